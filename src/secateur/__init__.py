@@ -1,0 +1,92 @@
+"""Structured pruning that proves itself: the same class of model, smaller.
+
+Example:
+    >>> import secateur
+    >>> small, plan = secateur.prune(model, example, ratio=0.5)  # doctest: +SKIP
+    >>> secateur.save("small.safetensors", small, plan)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.artifact.reading import load
+    from secateur.artifact.writing import save
+    from secateur.errors import (
+        ArtifactError,
+        CutError,
+        DataError,
+        PlanError,
+        ProofError,
+        RuntimeMissingError,
+        SecateurError,
+        TraceError,
+    )
+    from secateur.graph.groups import Graph
+    from secateur.graph.tracing import trace
+    from secateur.pipeline import prune
+    from secateur.planning.planning import plan
+    from secateur.planning.plans import Plan
+    from secateur.surgery.cutting import cut
+    from secateur.surgery.masking import mask
+    from secateur.surgery.proof import Proof, verify
+
+# Where each public name lives; imported when it is first asked for, so that `import secateur` costs nothing.
+_HOMES = {
+    "ArtifactError": "errors",
+    "CutError": "errors",
+    "DataError": "errors",
+    "Graph": "graph.groups",
+    "Plan": "planning.plans",
+    "PlanError": "errors",
+    "Proof": "surgery.proof",
+    "ProofError": "errors",
+    "RuntimeMissingError": "errors",
+    "SecateurError": "errors",
+    "TraceError": "errors",
+    "cut": "surgery.cutting",
+    "load": "artifact.reading",
+    "mask": "surgery.masking",
+    "plan": "planning.planning",
+    "prune": "pipeline",
+    "save": "artifact.writing",
+    "trace": "graph.tracing",
+    "verify": "surgery.proof",
+}
+
+__all__ = [
+    "ArtifactError",
+    "CutError",
+    "DataError",
+    "Graph",
+    "Plan",
+    "PlanError",
+    "Proof",
+    "ProofError",
+    "RuntimeMissingError",
+    "SecateurError",
+    "TraceError",
+    "cut",
+    "load",
+    "mask",
+    "plan",
+    "prune",
+    "save",
+    "trace",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("secateur")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"secateur.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

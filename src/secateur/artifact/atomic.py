@@ -1,0 +1,103 @@
+"""Files that are there whole or not at all: written beside their place, then moved into it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from secateur.errors import ArtifactError
+
+
+def check_writable(path: str | Path) -> Path:
+    """Make sure that a file can be written at `path`, before the long work that fills it; nothing is left behind.
+
+    Raises:
+        ArtifactError: the folder is missing or closed, or something that is no file lies there.
+
+    Example:
+        >>> check_writable("small.safetensors").name
+        'small.safetensors'
+    """
+    place = _place(path)
+    beside = _beside(place)
+    try:
+        _create(beside)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        _remove(beside)
+    return place
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` in one step: readers see the old file or the new one, never half of it.
+
+    Raises:
+        ArtifactError: the file cannot be written; what was there before is untouched.
+    """
+    fill_atomically(path, lambda beside: beside.write_bytes(data))
+
+
+def fill_atomically(path: str | Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write a file beside `path`, then move it into place; it is removed if anything goes wrong.
+
+    Raises:
+        ArtifactError: the file cannot be written; what was there before is untouched.
+    """
+    place = _place(path)
+    beside = _beside(place)
+    try:
+        _create(beside)
+        fill(beside)
+        _flush(beside)
+        beside.replace(place)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _remove(beside)
+
+
+def _place(path: str | Path) -> Path:
+    try:
+        place = Path(path).expanduser().resolve()
+        taken = place.exists() and not place.is_file()
+        found = place.parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_write(path, error) from None
+    if taken:
+        raise ArtifactError(f"{path} cannot be written: it is there already and is no file. Give another name.")
+    if not found:
+        raise ArtifactError(
+            f"{path} cannot be written: the folder {place.parent} does not exist. Create it, or give another path."
+        )
+    return place
+
+
+def _beside(place: Path) -> Path:
+    # The suffix stays, because those who fill the file may choose its format by it.
+    return place.with_name(f".{secrets.token_hex(6)}.part{place.suffix[:16]}")
+
+
+def _create(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(path: str | Path, error: Exception) -> ArtifactError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ArtifactError(f"{path} cannot be written: {why}. Give a path in a folder that you may write to.")

@@ -1,0 +1,66 @@
+"""Which model a file holds: a model of our own zoo with its arguments, or a class name, for information only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import ArtifactError, SecateurError
+from secateur.models.registry import entry_of, zoo_entry
+
+_SIMPLE = (int, float, str, bool, type(None))
+
+
+def identify(model: nn.Module) -> dict[str, Any]:
+    """Return the identity of a model as JSON: the zoo's name for it with its arguments, or its class's name."""
+    entry = entry_of(model)
+    if entry is None:
+        return {"kind": "class", "name": f"{type(model).__module__}.{type(model).__qualname__}"}
+    return {"kind": "zoo", "name": entry.name, "arguments": dict(getattr(model, "arguments", {}))}
+
+
+def describe(identity: Mapping[str, Any]) -> str:
+    """Return an identity as people read it."""
+    if identity.get("kind") == "zoo":
+        arguments = ", ".join(f"{name}={value}" for name, value in identity.get("arguments", {}).items())
+        return f"{identity.get('name')}({arguments})"
+    return f"a {identity.get('name', 'model of unknown class')}"
+
+
+def build_full_size(identity: Mapping[str, Any], fingerprint: Mapping[str, tuple[int, ...]]) -> nn.Module | None:
+    """Build the full-size model that a file names, with random weights; None if it is no model of the zoo.
+
+    The random state stays as it is.
+
+    Raises:
+        ArtifactError: the zoo has no such model, or not with the shapes of the `fingerprint`.
+    """
+    if identity.get("kind") != "zoo":
+        return None
+    arguments = identity.get("arguments", {})
+    if not isinstance(arguments, Mapping) or not all(isinstance(value, _SIMPLE) for value in arguments.values()):
+        raise ArtifactError(f"The file asks for {describe(identity)}, which makes no sense. Prune the model again.")
+    entry = zoo_entry(str(identity.get("name")))
+    with torch.random.fork_rng(devices=[]):
+        # First without memory: arguments found in a file are not to be trusted with any.
+        with torch.device("meta"):
+            sketch = _built(entry.build, arguments, identity)
+        shapes = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
+        if any(shapes.get(name, shape) != shape for name, shape in fingerprint.items()):
+            raise ArtifactError(f"The file asks for {describe(identity)}, but its plan is of another. Prune again.")
+        return _built(entry.build, arguments, identity)
+
+
+def _built(build: Any, arguments: Mapping[str, Any], identity: Mapping[str, Any]) -> nn.Module:
+    try:
+        return build(**arguments)
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"The file asks for {describe(identity)}, which this secateur cannot build ({error}). "
+            "Install the secateur that wrote it, or prune the model again."
+        ) from error

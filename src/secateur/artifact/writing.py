@@ -1,0 +1,72 @@
+"""Save a pruned model and its plan as one safe file (docs/design.md, section 7)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.artifact.atomic import write_atomically
+from secateur.artifact.format import digest, encode
+from secateur.artifact.identity import identify
+from secateur.errors import ArtifactError
+from secateur.models.registry import entry_of
+from secateur.planning.plans import Plan
+
+
+def save(
+    path: str | Path,
+    model: nn.Module,
+    plan: Plan,
+    earlier: Sequence[Plan] = (),
+    preprocessing: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the pruned `model` and the `plan` that made it to `path`, whole or not at all.
+
+    `earlier` are the plans, in order, that had made the model already smaller before `plan` was made. Each tensor is
+    stored once, whatever its number of names. `preprocessing` (left out for a model of the zoo, it is the zoo's) and
+    `provenance` are any JSON. The same model, plans and provenance give the same bytes.
+
+    Raises:
+        ArtifactError: the path cannot be written, or the model holds something that is no tensor with data.
+
+    Example:
+        >>> save("small.safetensors", small, plan)  # doctest: +SKIP
+    """
+    tensors, aliases = _stored_once(model)
+    plans = [json.loads(one.to_json()) for one in (*earlier, plan)]
+    document = {
+        "identity": identify(model),
+        "plans": plans,
+        "fingerprint": digest(plans[0]["fingerprint"]),
+        "aliases": aliases,
+        "preprocessing": dict(preprocessing) if preprocessing is not None else _zoo_preprocessing(model),
+        "provenance": dict(provenance or {}),
+    }
+    write_atomically(path, encode(tensors, document))
+
+
+def _zoo_preprocessing(model: nn.Module) -> dict[str, Any] | None:
+    entry = entry_of(model)
+    return None if entry is None else {"mean": list(entry.mean), "std": list(entry.std)}
+
+
+def _stored_once(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    first_names: dict[int, str] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, torch.Tensor) or value.is_meta:
+            what = "has no data (it is on the meta device)" if isinstance(value, torch.Tensor) else "is no tensor"
+            raise ArtifactError(f"{name} {what}, so it cannot be saved. Give it data, or leave it out of state_dict().")
+        first = first_names.setdefault(id(value), name)
+        if first == name:
+            tensors[name] = value
+        else:
+            aliases[name] = first
+    return tensors, aliases

@@ -1,0 +1,78 @@
+"""`secateur analyze MODEL`: what a model costs, what is coupled in it, and what may not be cut, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from secateur.cli.console import Progress, show, show_json
+from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.subject import Subject, find_subject
+from secateur.graph.groups import Graph
+from secateur.graph.tracing import trace
+from secateur.measurement.branches import BranchCost, branch_costs, total_cost
+from secateur.measurement.prunable import coverage, group_shares, protected_layers
+from secateur.reporting.tables import branch_table, coverage_line, group_table, protected_table
+
+
+@click.command("analyze")
+@click.argument("model", metavar="MODEL")
+@input_option
+@weights_option
+@full_option
+@seed_option
+@json_option
+@quiet_option
+def command(
+    model: str,
+    shapes: tuple[tuple[int, ...], ...],
+    weights: str | None,
+    full: str | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show parameters and MACs by branch, what is coupled with what, and what is protected, and why."""
+    progress = Progress(quiet)
+    with progress.step(f"building {model}"):
+        subject = find_subject(model, shapes, weights, seed, full)
+    with progress.step("tracing it"):
+        graph = trace(subject.model, subject.example)
+        branches = branch_costs(graph, subject.branches)
+        inference = _inference_costs(subject)
+    if as_json:
+        show_json(_as_json(subject, graph, branches, inference))
+        return
+    show(branch_table(branches, f"{subject.title}, by branch", inference), "")
+    show(group_table(group_shares(graph)), coverage_line(graph, coverage(graph)), "")
+    protected = protected_layers(graph)
+    if protected:
+        show(protected_table(protected))
+    if graph.unreached:
+        show(f"Never run by this input, so left whole: {', '.join(graph.unreached)}.")
+
+
+def _inference_costs(subject: Subject) -> tuple[BranchCost, ...]:
+    example = subject.inference_example
+    return branch_costs(trace(subject.model, example), subject.branches) if example else ()
+
+
+def _as_json(
+    subject: Subject, graph: Graph, branches: tuple[BranchCost, ...], inference: tuple[BranchCost, ...]
+) -> dict[str, Any]:
+    return {
+        "model": subject.name,
+        "class": type(subject.model).__name__,
+        "input": [[list(tensor.shape) for tensor in call] for call in subject.example],
+        "weights": subject.weights,
+        "counting": "params and macs: convolutions and linear layers with bias; all_params and all_macs: everything",
+        "branches": [asdict(branch) for branch in branches],
+        "total": asdict(total_cost(branches)),
+        "inference_branches": [asdict(branch) for branch in inference],
+        "prunable": asdict(coverage(graph)),
+        "groups": [asdict(share) for share in group_shares(graph)],
+        "protected": [asdict(entry) for entry in protected_layers(graph)],
+        "unreached": list(graph.unreached),
+    }

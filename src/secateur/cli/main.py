@@ -1,0 +1,107 @@
+"""The command `secateur`: finds the command, runs it, and turns what went wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import click
+
+from secateur.errors import SecateurError, nearest
+
+# Names and one-line helps stand here, so that `secateur --help` need not import torch.
+COMMANDS = {
+    "analyze": "Parameters and MACs by branch, what is coupled with what, and what is protected, and why.",
+    "prune": "Cut a model to a budget, prove the result, and save it with its plan.",
+    "verify": "Prove again that a saved model is what its plan promises.",
+    "demo": "The whole walk on the built-in models, offline, in under a minute.",
+}
+FINE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are imported when they are called for, each from the file of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"secateur.cli.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed, or offer the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.version_option(package_name="secateur")
+def group() -> None:
+    """Structured pruning that proves itself: the same class of model, smaller.
+
+    MODEL is a built-in name (modnet, mobilenetv2, lenet), a saved file, or package.module:callable.
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code: 0 fine, 1 failed, 2 bad usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning
+    logging.basicConfig(format="secateur: %(levelname)s: %(message)s")
+    logging.addLevelName(logging.WARNING, "warning")
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are one line on stderr, never a traceback."""
+    try:
+        group.main(args, prog_name="secateur", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        return BAD_USAGE
+    except click.ClickException as error:
+        return _fail(_usage(error), BAD_USAGE)
+    except SecateurError as error:
+        return _fail(str(error), FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; nothing was written.", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of stdout has gone; a second complaint when Python flushes it helps nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FINE
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "secateur"
+    return f"{error.format_message()} See: {path} --help"
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"secateur: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    click.echo(f"secateur: warning: {' '.join(str(message).split())}", err=True)
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,57 @@
+"""What users type: input shapes, shares and budgets, read strictly and refused in one sentence; and shared options."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
+_BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)(e\d+)?[xkKMG]?")
+
+
+def read_shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """Read input shapes such as 1x3x512x512; a callback of an option that may be repeated."""
+    for value in values:
+        if not _SHAPE.fullmatch(value):
+            raise click.BadParameter(f"{value!r} is no shape. Write whole numbers joined by x, such as 1x3x512x512.")
+    return tuple(tuple(int(part) for part in value.split("x")) for value in values)
+
+
+def read_share(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Read a number between 0 and 1, both excluded; a callback of an option."""
+    if value is None:
+        return None
+    try:
+        share = float(value)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise click.BadParameter(f"{value!r} is no share. Give a number above 0 and below 1, such as 0.5.")
+    return share
+
+
+def read_budget(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Read a cost, absolute (1.3M) or relative to the full model (0.25x); a callback of an option."""
+    if value is not None and not _BUDGET.fullmatch(value.strip()):
+        raise click.BadParameter(f"{value!r} is no budget. Write a share such as 0.25x, or a count such as 1.3M.")
+    return value
+
+
+input_option = click.option(
+    "--input",
+    "shapes",
+    multiple=True,
+    metavar="SHAPE",
+    callback=read_shapes,
+    help="Input shape, e.g. 1x3x512x512; once for each input.",
+)
+weights_option = click.option("--weights", metavar="FILE", help="Checkpoint to load; random weights if left out.")
+full_option = click.option(
+    "--model", "full", metavar="PKG:FN", help="The full-size model of a saved file that is not of the zoo."
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything random."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")

@@ -1,0 +1,153 @@
+"""`secateur prune MODEL -o OUT`: cut a model to a budget, prove the result, save it with its plan."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from torch import nn
+
+from secateur.artifact.atomic import check_writable
+from secateur.artifact.writing import save
+from secateur.cli.console import Progress, show, show_json
+from secateur.cli.options import (
+    full_option,
+    input_option,
+    json_option,
+    quiet_option,
+    read_budget,
+    read_share,
+    seed_option,
+    weights_option,
+)
+from secateur.cli.subject import Subject, find_subject
+from secateur.errors import PlanError
+from secateur.graph.tracing import trace
+from secateur.measurement.layers import ModelChange, compare_layers
+from secateur.pipeline import prune
+from secateur.planning.criteria import check_criterion
+from secateur.planning.plans import Plan
+from secateur.reporting.figures import check_figure, draw_widths
+from secateur.reporting.tables import layer_table, proof_line, total_line
+
+_BUDGETS = ("ratio", "macs", "params", "config")
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    model: nn.Module
+    plan: Plan
+    change: ModelChange
+
+
+@click.command("prune")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="The file to write, weights and plan: OUT.safetensors."
+)
+@click.option(
+    "--ratio", metavar="SHARE", callback=read_share, help="Share of the channels that every group loses, such as 0.5."
+)
+@click.option(
+    "--macs", metavar="COST", callback=read_budget, help="Cap on multiply-accumulates: 0.25x of the model's, or 41.54M."
+)
+@click.option(
+    "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
+)
+@click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x.")
+@click.option("--criterion", default="l1", show_default=True, help="How channels are judged: l1, l2, lp:3, random.")
+@click.option("--ranking", type=click.Choice(["group", "global"]), default="group", show_default=True,
+              help="Channels compete within their group, or all with all.")  # fmt: skip
+@click.option("--round-to", type=click.IntRange(1), help="Keep multiples of this many channels.")
+@click.option("--min-channels", type=click.IntRange(1), default=8, show_default=True, help="Keep at least so many.")
+@click.option(
+    "--max-ratio", metavar="SHARE", callback=read_share, help="Share of its channels that a group loses at most."
+)
+@click.option(
+    "--ignore", multiple=True, metavar="LAYER", help="Leave a layer's channels alone: a name, pattern or type."
+)
+@click.option("--figure", metavar="FILE", help="Draw the channels before and after: FILE.svg or FILE.png.")
+@input_option
+@weights_option
+@full_option
+@seed_option
+@json_option
+@quiet_option
+def command(  # noqa: PLR0913
+    model: str,
+    output: str,
+    figure: str | None,
+    shapes: tuple[tuple[int, ...], ...],
+    weights: str | None,
+    full: str | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Cut MODEL to a budget, prove the result, and save it with its plan.
+
+    The budget is one of --ratio, --config, or --macs and/or --params.
+    """
+    budget = _budget(options)
+    check_writable(output)
+    if figure is not None:
+        check_figure(figure)
+        check_writable(figure)
+    progress = Progress(quiet)
+    with progress.step(f"building {model}"):
+        subject = find_subject(model, shapes, weights, seed, full)
+    if subject.weights == "random":
+        progress.say(f"  The weights are random (seed {seed}); pass trained ones with --weights.")
+    pruned = _prune(subject, budget, seed, progress)
+    if figure is not None:
+        with progress.step(f"drawing {figure}"):
+            draw_widths(pruned.change, f"{subject.title}, pruned", figure, _backbone(pruned.model))
+    with progress.step(f"writing {output}"):
+        provenance = {"model": subject.name, "weights": subject.weights, "seed": seed}
+        save(output, pruned.model, pruned.plan, subject.earlier, provenance=provenance)
+    if as_json:
+        show_json(_as_json(subject, pruned, output))
+        return
+    show(layer_table(pruned.change, f"{subject.title}, before → after"))
+    show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
+
+
+def _budget(options: dict[str, Any]) -> dict[str, Any]:
+    given = [name for name in _BUDGETS if options[name] is not None]
+    if not given:
+        raise click.UsageError("There is no budget. Give one of --ratio, --macs, --params or --config.")
+    if "ratio" in given and len(given) > 1:
+        raise click.UsageError(f"--ratio stands alone, and --{given[1]} is another budget. Keep one of them.")
+    try:
+        check_criterion(options["criterion"])
+    except PlanError as error:
+        raise click.UsageError(str(error)) from None
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def _prune(subject: Subject, budget: dict[str, Any], seed: int, progress: Progress) -> _Pruned:
+    with progress.step("pruning, and proving it"):
+        small, plan = prune(subject.model, subject.example, seed=seed, **budget)
+    with progress.step("counting"):
+        before, after = trace(subject.model, subject.example), trace(small, subject.example)
+        return _Pruned(small, plan, compare_layers(subject.model, small, before, after))
+
+
+def _backbone(model: nn.Module) -> str:
+    return "backbone" if isinstance(getattr(model, "backbone", None), nn.Module) else ""
+
+
+def _as_json(subject: Subject, pruned: _Pruned, output: str) -> dict[str, Any]:
+    change = pruned.change
+    return {
+        "model": subject.name,
+        "weights": subject.weights,
+        "output": output,
+        "params": asdict(change.params),
+        "macs": asdict(change.macs),
+        "layers": [asdict(layer) for layer in change.layers],
+        "recipe": pruned.plan.recipe,
+        "proof": asdict(pruned.plan.proof),
+    }

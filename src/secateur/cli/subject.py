@@ -1,0 +1,150 @@
+"""The model that a command is about: what MODEL, --model, --weights, --input and --seed together stand for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from secateur.artifact.reading import Contents, cut_by_all, full_size, read, restore
+from secateur.errors import ArtifactError
+from secateur.measurement.branches import top_level_branches
+from secateur.models.checkpoints import load_checkpoint
+from secateur.models.registry import ZOO, entry_of
+from secateur.models.selection import select
+from secateur.planning.plans import Plan
+
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, how it is called, and what is known about it."""
+
+    name: str
+    model: nn.Module
+    example: Any
+    branches: Mapping[str, Sequence[str]]
+    weights: str  # "random", a file's name, or "as built" for the user's own model
+    earlier: tuple[Plan, ...] = ()  # the plans that made it smaller already
+
+    @property
+    def title(self) -> str:
+        """The class's name with the size of the inputs, for headings."""
+        shapes = ", ".join("×".join(map(str, tensor.shape)) for call in self.example for tensor in call)
+        return f"{type(self.model).__name__} at {shapes}"
+
+    @property
+    def inference_example(self) -> dict[str, Any] | None:
+        """The example in the form that leaves out what only training needs, if the model's forward has one."""
+        parameters = list(inspect.signature(self.model.forward).parameters)
+        if "inference" not in parameters or len(self.example) != 1:
+            return None
+        return {**dict(zip(parameters, self.example[0], strict=False)), "inference": True}
+
+
+def find_subject(
+    name: str,
+    shapes: Sequence[tuple[int, ...]] = (),
+    weights: str | None = None,
+    seed: int = 0,
+    full: str | None = None,
+) -> Subject:
+    """Build the model that the user named, a saved file's from the full-size model `full` if it is not of the zoo.
+
+    Raises:
+        click.UsageError: no such model, or no input shape is known for it.
+        ArtifactError: a file or the user's own code does not give a model.
+    """
+    torch.manual_seed(seed)
+    if is_file(name):
+        return _saved(name, shapes, weights, full)
+    if full is not None:
+        raise click.UsageError(f"--model is for saved files, and {name} names a model itself. Leave --model out.")
+    if ":" not in name and name not in ZOO:
+        return _misspelt(name)
+    selected = select(name)
+    example = example_of(shapes, selected.entry.example_shape if selected.entry else None)
+    origin = "random" if selected.entry else "as built"
+    if weights is not None:
+        load_checkpoint(selected.model, weights)
+        origin = weights
+    return Subject(name, selected.model, example, _branches(selected.model), origin)
+
+
+def is_file(name: str) -> bool:
+    """Tell whether a MODEL is meant as a saved file."""
+    return name.endswith(".safetensors") or (":" not in name and name not in ZOO and Path(name).is_file())
+
+
+def full_size_model(contents: Contents, full: str | None, weights: str | None) -> nn.Module:
+    """Return the model that a file was pruned from, with the weights given or else random ones."""
+    model = select(full).model if full is not None else full_size(contents)
+    if weights is not None:
+        load_checkpoint(model, weights)
+    return model
+
+
+def example_of(shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | None) -> list[tuple[torch.Tensor, ...]]:
+    """Return the example, one call of zeros, of the shapes given or else the declared one.
+
+    Raises:
+        click.UsageError: there are neither, or they do not fit into memory.
+    """
+    wanted = list(shapes) or ([declared] if declared else [])
+    if not wanted:
+        raise click.UsageError("The size of the model's input is not known. Give it with --input, such as 1x3x224x224.")
+    return [tuple(_zeros(shape) for shape in wanted)]
+
+
+def calls_of_plan(plan: Plan) -> list[tuple[torch.Tensor, ...]]:
+    """Return the example that a plan was made for, its tensors zero.
+
+    Raises:
+        ArtifactError: the plan does not say.
+    """
+    if not plan.calls or any(dtype not in _DTYPES for call in plan.calls for dtype in call.dtypes):
+        raise ArtifactError("The file does not say how the model is called. Prune the model again.")
+    return [
+        tuple(_zeros(shape, _DTYPES[dtype]) for shape, dtype in zip(call.shapes, call.dtypes, strict=True))
+        for call in plan.calls
+    ]
+
+
+def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, full: str | None) -> Subject:
+    contents = read(name)
+    whole = full_size_model(contents, full, None)
+    if weights is None:
+        model = restore(contents, whole)
+    else:
+        model = cut_by_all(contents, contents.plans, whole)
+        load_checkpoint(model, weights)
+    example = example_of(shapes, None) if shapes else calls_of_plan(contents.plan)
+    return Subject(name, model, example, _branches(model), weights or name, contents.plans)
+
+
+def _misspelt(name: str) -> Subject:
+    try:
+        select(name)
+    except ArtifactError as error:
+        raise click.UsageError(str(error)) from None
+    raise AssertionError(name)
+
+
+def _branches(model: nn.Module) -> Mapping[str, Sequence[str]]:
+    entry = entry_of(model)
+    return entry.branches if entry and entry.branches else top_level_branches(model)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    try:
+        return torch.zeros(shape, dtype=dtype)
+    except RuntimeError:
+        size = "x".join(map(str, shape))
+        raise click.UsageError(f"An input of {size} does not fit into memory. Give a smaller one.") from None

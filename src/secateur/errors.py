@@ -1,0 +1,50 @@
+"""The errors that secateur raises: each says what, why, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SecateurError(Exception):
+    """Base of every error that secateur raises on purpose."""
+
+
+class TraceError(SecateurError):
+    """The model could not be run on the example."""
+
+
+class PlanError(SecateurError):
+    """A budget, a configuration or a plan that makes no sense for the model."""
+
+
+class CutError(SecateurError):
+    """A plan that does not fit the model it is applied to."""
+
+
+class ProofError(SecateurError):
+    """The pruned model is not what the plan promises; `tensors` names the ones at fault where they are known."""
+
+    tensors: tuple[str, ...] = ()
+
+
+class ArtifactError(SecateurError):
+    """A file that cannot be read, trusted or written."""
+
+
+class DataError(SecateurError):
+    """A picture or a data set that cannot be used."""
+
+
+class RuntimeMissingError(SecateurError):
+    """An optional package is missing; names the extra that brings it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `" Did you mean a, b or c?"` for a misspelt word, or the known words if none is near."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f" Known: {shown}." if known else ""

@@ -1,0 +1,162 @@
+"""From what a run recorded to units: which atoms go together, which must stay, and which look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from secateur.graph.atoms import Atoms
+from secateur.graph.groups import Reason
+from secateur.graph.provenance import Extent
+from secateur.graph.recording import Recorder, Use
+
+UNREAD = Reason("no layer reads these channels through weights")
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """Atoms sorted into units and families (groups); family -1: not to be cut."""
+
+    atoms: Atoms
+    unit_of: np.ndarray  # (atoms + 1,): the unit of every atom; atom 0 has the unit of its own
+    family_of: np.ndarray  # (units,)
+    rank_of: np.ndarray  # (units,): the number of a unit within its family
+    sizes: np.ndarray  # (families,)
+    marks: np.ndarray  # (units, 2) uint64: the same for units with the same members, also at other widths
+    reasons: dict[int, Reason]  # by unit: why it stays
+    tables: tuple[tuple[np.ndarray, Reason], ...]
+    uses: tuple[Use, ...]
+    averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
+    row_of: np.ndarray  # (atoms + 1,): the row of some table that an atom lies in, -1: none
+
+    def families(self, labels: np.ndarray) -> np.ndarray:
+        """Return the family of every label, -1 for what stays."""
+        return np.where(labels == 0, -1, self.family_of[self.unit_of[labels]])
+
+    def linear(self, extent: Extent) -> tuple[float, np.ndarray]:
+        """Return a size as `fixed + counts @ kept`, with the numbers of kept units of each family."""
+        labels = self.narrowed(extent.labels)
+        share = labels.shape[1]
+        families = self.families(labels).ravel()
+        cut = families[families >= 0]
+        counts = np.bincount(cut, minlength=len(self.sizes)) / np.maximum(self.sizes, 1) / share
+        return (families.size - len(cut)) / share, counts
+
+    def narrowed(self, labels: np.ndarray) -> np.ndarray:
+        """Reduce the labels (n, m) of a dimension to what decides its size: one column, or none that goes."""
+        if labels.shape[1] == 1:
+            return labels
+        units = self.unit_of[labels]
+        if (units == units[:, :1]).all():
+            return labels[:, :1]
+        rows = self.row_of[labels]
+        if (rows == rows[:, :1]).all():
+            return np.zeros((len(labels), 1), np.int64)
+        return labels
+
+
+def couple(run: Recorder) -> Coupling:
+    """Sort the atoms of a run."""
+    unit_of = _units(run)
+    count = int(unit_of.max()) + 1
+    reasons = _reasons(run, unit_of)
+    row_of, reasons = _rows(run, unit_of, reasons)
+    free = np.zeros(count, bool)
+    for labels in run.read:
+        free[unit_of[labels]] = True
+    for unit in np.flatnonzero(~free & (np.bincount(unit_of) > 1)):  # alone: a kernel extent, which is no channel
+        reasons.setdefault(int(unit), UNREAD)
+    free[list(reasons)] = False
+    free[unit_of[0]] = False
+    hashes = _signatures(run, unit_of, count)
+    family_of, rank_of, sizes = _families(hashes, free, unit_of)
+    averaged = np.zeros(len(sizes), bool)
+    for labels in run.averaged:
+        found = family_of[unit_of[labels]]
+        averaged[found[found >= 0]] = True
+    return Coupling(
+        run.atoms, unit_of, family_of, rank_of, sizes, hashes, reasons, tuple(run.tables), tuple(run.uses), averaged, row_of
+    )
+
+
+def _units(run: Recorder) -> np.ndarray:
+    size = run.atoms.total + 1
+    if not run.edges:
+        return np.arange(size)
+    a, b = (np.concatenate(side) for side in zip(*run.edges, strict=True))
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(size, size))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
+    reasons: dict[int, Reason] = {}
+    for atoms, reason in run.fixed:
+        for unit in np.unique(unit_of[atoms]).tolist():
+            reasons.setdefault(unit, reason)
+    return reasons
+
+
+def _rows(run: Recorder, unit_of: np.ndarray, reasons: dict[int, Reason]) -> tuple[np.ndarray, dict[int, Reason]]:
+    """Lay out the tables' rows, and fix what would make a pinned row disappear."""
+    row_of = np.full(len(unit_of), -1, np.int64)
+    last = 0
+    for matrix, _ in run.tables:
+        row_of[matrix] = last + np.arange(len(matrix))[:, None]
+        last += len(matrix)
+    row_of[0] = -1
+    for matrix, reason in run.pins:
+        for unit in _endangered(matrix, unit_of, row_of):
+            reasons.setdefault(int(unit), reason)
+    return row_of, reasons
+
+
+def _endangered(matrix: np.ndarray, unit_of: np.ndarray, row_of: np.ndarray) -> np.ndarray:
+    """Return the units that must stay so that every row of a pinned matrix does, at its place."""
+    units = unit_of[matrix]
+    lone = (units == units[:, :1]).all(axis=1) & (matrix != 0).all(axis=1)
+    rows = row_of[matrix]
+    place = np.broadcast_to(np.arange(len(matrix))[:, None], matrix.shape)
+    inside = rows >= 0
+    spread = np.zeros(0, np.int64)
+    if inside.any():
+        order = np.argsort(rows[inside], kind="stable")
+        sorted_rows, sorted_place = rows[inside][order], place[inside][order]
+        broken = (np.diff(sorted_rows) == 0) & (np.diff(sorted_place) != 0)
+        spread = units[np.isin(rows, sorted_rows[1:][broken])]
+    return np.unique(np.concatenate([units[lone].ravel(), spread]))
+
+
+def _signatures(run: Recorder, unit_of: np.ndarray, count: int) -> np.ndarray:
+    """Add up, for every unit, numbers that stand for its axes and its rows in the tables: (units, 2) uint64."""
+    sums = np.zeros((count, 2), np.uint64)
+    if run.atoms.axes:
+        np.add.at(sums, unit_of[1:], run.atoms.hashes()[run.atoms.axis_of()[1:]])
+    generator = np.random.default_rng(0)
+    for matrix, _ in run.tables:
+        marks = generator.integers(0, 2**63, (len(matrix), 2)).astype(np.uint64)
+        cells = matrix != 0
+        np.add.at(sums, unit_of[matrix[cells]], marks[np.nonzero(cells)[0]])
+    return sums
+
+
+def _families(hashes: np.ndarray, free: np.ndarray, unit_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units with the same signature form a family; families and units in the order of their first atoms."""
+    first_atom = np.full(len(hashes), len(unit_of), np.int64)
+    np.minimum.at(first_atom, unit_of, np.arange(len(unit_of)))
+    units = np.flatnonzero(free)
+    units = units[np.argsort(first_atom[units], kind="stable")]
+    family_of = np.full(len(hashes), -1, np.int64)
+    rank_of = np.full(len(hashes), -1, np.int64)
+    _, first, inverse = np.unique(hashes[units], axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    family_of[units] = number[inverse.ravel()]
+    sizes = np.bincount(family_of[units], minlength=len(order)).astype(np.int64)
+    by_family = np.argsort(family_of[units], kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    rank_of[units[by_family]] = np.arange(len(units)) - np.repeat(starts, sizes)
+    return family_of, rank_of, sizes

@@ -1,0 +1,160 @@
+"""What is coupled with what: the nouns that tracing hands to planning and surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from torch import nn
+
+from secateur.graph.calls import Call
+from secateur.graph.costs import Costs
+
+if TYPE_CHECKING:
+    from secateur.graph.coupling import Coupling
+
+Axis = int | Literal["grouped"]
+Indices = np.ndarray  # int64
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A parameter or buffer of the full model, by its first name."""
+
+    name: str
+    shape: tuple[int, ...]
+    aliases: tuple[str, ...]  # every name, the first one included
+    is_buffer: bool
+    conv_groups: int = 1  # > 1: axis "grouped" exists, with conv_groups rows of shape[1] inputs each
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one tensor, seen from a group: unit `u` owns `indices[u]` along it.
+
+    Along the axis `"grouped"` of a grouped convolution's weight (O, I/groups, *k) the index is
+    `group * (I/groups) + row`, that is, the input channel.
+    """
+
+    tensor: str
+    axis: Axis
+    indices: Indices  # (units, k): k indices a unit, ascending
+
+    @property
+    def layer(self) -> str:
+        """The module that holds the tensor ('' for the model itself)."""
+        return self.tensor.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units with the same members: they go one by one, and any one of them may go."""
+
+    name: str  # the first layer that writes these channels, e.g. "features.3.conv.0"; unique (a suffix "[1]" if needed)
+    size: int  # how many units
+    members: tuple[Member, ...]
+    statistics: bool = False  # some normalisation takes its statistics across these channels
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that take part, in the order in which they run."""
+        return tuple(dict.fromkeys(member.layer for member in self.members))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why channels stay: the operation, where in the user's code, and what it wants."""
+
+    text: str  # one sentence
+    op: str = ""
+    source: str = ""  # "file.py:123" of the user's code
+    module: str = ""  # the module whose forward was running
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Channels along one axis that are never cut, with the first reason found."""
+
+    tensor: str
+    axis: Axis
+    indices: Indices
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that owns parameters or buffers, as configuration and tables name it."""
+
+    name: str
+    type: str  # class name, e.g. "Conv2d"
+    tensors: tuple[str, ...]  # first names
+    aliases: tuple[str, ...] = ()  # every name of the module, the first one included
+
+
+@dataclass(frozen=True)
+class CallShape:
+    """Shapes and dtypes of the tensors of one call of the example, in order."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]  # "float32", "int64", ...
+
+
+@dataclass(frozen=True)
+class Equalities:
+    """Whole-number conditions on how many units of each group are kept: `matrix @ kept == target`."""
+
+    matrix: np.ndarray  # (conditions, groups) int64
+    target: np.ndarray  # (conditions,) int64
+    reasons: tuple[Reason, ...] = field(default=())
+
+    def hold(self, kept: Sequence[int]) -> bool:
+        """Tell whether the numbers of kept units satisfy every condition."""
+        return bool((self.matrix @ np.asarray(kept) == self.target).all())
+
+
+@dataclass(frozen=True)
+class Realized:
+    """What a choice of units means for every tensor and integer of the model."""
+
+    keep: dict[str, dict[Axis, list[int]]]  # kept indices in order, every alias named; "grouped": see `Plan.keep`
+    attributes: dict[str, int]  # "path.key" or "path.key[0]" to the new value
+    scales: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Which channels of a model go together, what each costs, and what must stay.
+
+    Made by `secateur.trace`. Everything in it is about the full-size model.
+    """
+
+    groups: tuple[Group, ...]
+    equalities: Equalities
+    protected: tuple[Protected, ...]
+    costs: Costs
+    tensors: dict[str, TensorInfo]  # by first name, in state-dict order
+    layers: tuple[Layer, ...]  # in the order in which they run, those never run last
+    unreached: tuple[str, ...]  # layers that no call ran
+    calls: tuple[CallShape, ...]  # shapes and dtypes of the example
+    model: nn.Module | None = field(default=None, repr=False, compare=False)  # whose code is run to settle orders
+    coupling: Coupling | None = field(default=None, repr=False, compare=False)
+    example: tuple[Call, ...] = field(default=(), repr=False, compare=False)
+    free_outputs: bool = False
+    on_data: bool = False  # the forward reads values, so it was run on real tensors
+    trained_paths: bool = False  # some layers run only in training
+
+    def realize(self, kept: Sequence[np.ndarray]) -> Realized:
+        """Return what every tensor keeps, in order, and the integers to rewrite.
+
+        Args:
+            kept: for each group the numbers of the units that stay, ascending.
+
+        Raises:
+            PlanError: the numbers do not satisfy `equalities`, or an integer of the model has no value for them.
+        """
+        from secateur.graph.settling import realize
+
+        return realize(self, kept)

@@ -1,0 +1,104 @@
+"""Sheets: which atom each element of a tensor belongs to (docs/design.md, section 4).
+
+A sheet is an int64 array with one dimension per dimension of its tensor, of size 1 wherever the label does not
+change. 0 means no atom. Sheets are small: a picture's activation carries one of shape (1, C, 1, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+Sheet = np.ndarray
+Shape = Sequence[int]
+
+
+def along(atoms: np.ndarray, ndim: int, dim: int) -> Sheet:
+    """Lay a vector of atoms along one dimension of a tensor."""
+    shape = [1] * ndim
+    shape[dim] = len(atoms)
+    return atoms.reshape(shape)
+
+
+def varying(sheet: Sheet) -> tuple[int, ...]:
+    """Return the dimensions along which the label changes."""
+    return tuple(dim for dim, size in enumerate(sheet.shape) if size > 1)
+
+
+def aligned(sheet: Sheet, ndim: int) -> Sheet:
+    """Add leading dimensions, as broadcasting does."""
+    return sheet.reshape((1,) * (ndim - sheet.ndim) + sheet.shape)
+
+
+def overlap(one: Sheet, other: Sheet) -> bool:
+    """Tell whether two sheets change along a common dimension."""
+    return any(a > 1 and b > 1 for a, b in zip(one.shape, other.shape, strict=True))
+
+
+def compressed(sheet: Sheet) -> Sheet | None:
+    """Shrink dimensions without change to size 1; None if no label is left."""
+    for dim, size in enumerate(sheet.shape):
+        if size > 1:
+            first = sheet[(slice(None),) * dim + (slice(0, 1),)]
+            if sheet.strides[dim] == 0 or (sheet == first).all():
+                sheet = first
+    return sheet if sheet.any() else None
+
+
+def merged(one: Sheet, other: Sheet) -> Sheet:
+    """Join two unified sheets: labels that met are tied, so either will do; where one met none it is dropped."""
+    both = one.all() and other.all()
+    if both and _covers(other.shape, one.shape):
+        return one
+    if both and _covers(one.shape, other.shape):
+        return other
+    return np.where((one != 0) & (other != 0), one, 0)
+
+
+def _covers(large: Shape, small: Shape) -> bool:
+    return all(a >= b for a, b in zip(large, small, strict=True))
+
+
+def reshaped(sheet: Sheet, old: Shape, new: Shape) -> Sheet | None:
+    """Apply `view(new)` to the sheet of a tensor of shape `old`, block by block, so that nothing large is made."""
+    parts: list[int] = []
+    for old_dims, new_dims in blocks(old, new):
+        parts += _block_shape(sheet, old, new, old_dims, new_dims)
+    wide = np.broadcast_to(sheet, _widened(sheet, old, new))
+    return compressed(wide.reshape(parts))
+
+
+def _block_shape(sheet: Sheet, old: Shape, new: Shape, old_dims: range, new_dims: range) -> list[int]:
+    constant = all(sheet.shape[dim] == 1 for dim in old_dims)
+    return [1 if constant else new[dim] for dim in new_dims]
+
+
+def _widened(sheet: Sheet, old: Shape, new: Shape) -> list[int]:
+    """The shape with every block that carries labels expanded to its full size."""
+    wide = list(sheet.shape)
+    for old_dims, _ in blocks(old, new):
+        if any(sheet.shape[dim] > 1 for dim in old_dims):
+            for dim in old_dims:
+                wide[dim] = old[dim]
+    return wide
+
+
+def blocks(old: Shape, new: Shape) -> Iterator[tuple[range, range]]:
+    """Pair the smallest runs of dimensions of `old` and `new` with the same number of elements."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right and i < len(old):
+                left, i = left * old[i], i + 1
+            elif j < len(new):
+                right, j = right * new[j], j + 1
+            else:
+                left, i = left * old[i], i + 1
+        yield range(first_i, i), range(first_j, j)

@@ -1,0 +1,217 @@
+"""Integers that remember the module attribute or the tensor size they came from (docs/design.md, section 4).
+
+While a model is traced, the integers in its attributes and in the shapes of labelled tensors are `TracedInt`s. Where
+one arrives as a size or a bound, its expression says how to rewrite the attribute once channels are gone.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An integer in `vars(module)`: `module.key`, or `module.key[index]` inside a list or tuple."""
+
+    module: str
+    key: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        path = f"{self.module}.{self.key}" if self.module else self.key
+        return path if self.index is None else f"{path}[{self.index}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """The size of a tensor along a dimension: the labels there, one row per position."""
+
+    labels: np.ndarray  # (size, m)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An integer computed from two others."""
+
+    name: str  # a key of OPERATIONS
+    left: Expression
+    right: Expression
+
+
+Expression = Attribute | Extent | Operation | int
+
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
+
+
+class TracedInt(int):
+    """An int that remembers its expression; behaves as an int everywhere else."""
+
+    expression: Expression
+    compared: Callable[[TracedInt, int], None] | None
+
+    def __new__(
+        cls, value: int, expression: Expression, compared: Callable[[TracedInt, int], None] | None = None
+    ) -> TracedInt:
+        self = super().__new__(cls, value)
+        self.expression = expression
+        self.compared = compared
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        same = int.__eq__(self, other)  # type: ignore[operator]
+        if same is True and self.compared is not None and isinstance(other, int):
+            self.compared(self, other)
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        same = self.__eq__(other)
+        return same if same is NotImplemented else not same
+
+    __hash__ = int.__hash__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> int:
+        return int(self)
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+    def _combined(self, name: str, other: object, swapped: bool) -> Any:
+        if not isinstance(other, int) or (name == "//" and (self if swapped else other) == 0):
+            return NotImplemented
+        left, right = (other, self) if swapped else (self, other)
+        value = OPERATIONS[name](int(left), int(right))
+        return TracedInt(value, Operation(name, expression_of(left), expression_of(right)), self.compared)
+
+    def __add__(self, other: int) -> int:
+        return self._combined("+", other, False)
+
+    def __radd__(self, other: int) -> int:
+        return self._combined("+", other, True)
+
+    def __sub__(self, other: int) -> int:
+        return self._combined("-", other, False)
+
+    def __rsub__(self, other: int) -> int:
+        return self._combined("-", other, True)
+
+    def __mul__(self, other: int) -> int:
+        return self._combined("*", other, False)
+
+    def __rmul__(self, other: int) -> int:
+        return self._combined("*", other, True)
+
+    def __floordiv__(self, other: int) -> int:
+        return self._combined("//", other, False)
+
+    def __rfloordiv__(self, other: int) -> int:
+        return self._combined("//", other, True)
+
+    def __neg__(self) -> int:
+        return self._combined("-", 0, True)
+
+
+def expression_of(value: int) -> Expression:
+    """Return how an integer was computed; a plain int stands for itself."""
+    return value.expression if isinstance(value, TracedInt) else int(value)
+
+
+def attributes_in(expression: Expression) -> tuple[Attribute, ...]:
+    """Return the attributes that an expression reads."""
+    if isinstance(expression, Attribute):
+        return (expression,)
+    if isinstance(expression, Operation):
+        return attributes_in(expression.left) + attributes_in(expression.right)
+    return ()
+
+
+def extents_in(expression: Expression) -> tuple[Extent, ...]:
+    """Return the sizes of labelled tensors that an expression reads."""
+    if isinstance(expression, Extent):
+        return (expression,)
+    if isinstance(expression, Operation):
+        return extents_in(expression.left) + extents_in(expression.right)
+    return ()
+
+
+def is_literal(expression: Expression) -> bool:
+    """Tell whether nothing that pruning changes went into the expression."""
+    return not attributes_in(expression) and not extents_in(expression)
+
+
+def evaluate(expression: Expression, attribute: Callable[[Attribute], int], extent: Callable[[Extent], int]) -> int:
+    """Compute an expression from the values of its attributes and extents."""
+    if isinstance(expression, Attribute):
+        return attribute(expression)
+    if isinstance(expression, Extent):
+        return extent(expression)
+    if isinstance(expression, Operation):
+        left, right = (evaluate(side, attribute, extent) for side in (expression.left, expression.right))
+        return OPERATIONS[expression.name](left, right) if expression.name != "//" or right else 0
+    return expression
+
+
+def solved(
+    expression: Expression, target: int, unknown: Attribute, attribute: Callable[[Attribute], int], extent: Callable[[Extent], int]
+) -> int | None:
+    """Return the value of `unknown` that makes the expression equal `target`; None if there is none."""
+    if expression == unknown:
+        return target
+    if not isinstance(expression, Operation):
+        return None
+    in_left = unknown in attributes_in(expression.left)
+    if in_left and unknown in attributes_in(expression.right):
+        return None
+    inside, outside = (expression.left, expression.right) if in_left else (expression.right, expression.left)
+    other = evaluate(outside, attribute, extent)
+    wanted = _inverted(expression.name, target, other, in_left)
+    return None if wanted is None else solved(inside, wanted, unknown, attribute, extent)
+
+
+def _inverted(name: str, target: int, other: int, unknown_left: bool) -> int | None:
+    """Solve `unknown OP other == target` (or `other OP unknown == target`) for the unknown."""
+    if name == "+":
+        return target - other
+    if name == "-":
+        return target + other if unknown_left else other - target
+    if name == "*":
+        return target // other if other and target % other == 0 else None
+    if unknown_left:
+        return target * other
+    return other // target if target and other % target == 0 else None
+
+
+def with_origin(
+    value: Any, module: str, key: str, compared: Callable[[TracedInt, int], None]
+) -> Any:
+    """Return an attribute's value with its integers traced, also those inside lists and tuples; else the same object."""
+    if type(value) is int:
+        return TracedInt(value, Attribute(module, key), compared)
+    if type(value) in (list, tuple) and any(type(item) is int for item in value):
+        items = [
+            TracedInt(item, Attribute(module, key, i), compared) if type(item) is int else item
+            for i, item in enumerate(value)
+        ]
+        return items if type(value) is list else tuple(items)
+    return value
+
+
+def rewritten(value: Any, index: int | None, new: int) -> Any:
+    """Return an attribute's value with one integer replaced."""
+    if index is None:
+        return new
+    items = list(value)
+    items[index] = new
+    return items if isinstance(value, list) else type(value)(items)
+
+
+Values = Mapping[str, int]

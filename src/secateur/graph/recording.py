@@ -1,0 +1,162 @@
+"""The tracer's run: write down every event, to be made into groups afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.graph.atoms import Atoms
+from secateur.graph.groups import Reason
+from secateur.graph.labels import Sheet, along
+from secateur.graph.provenance import Expression, Extent, is_literal
+from secateur.graph.running import LABELS, LabelRun
+
+NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
+
+
+@dataclass(frozen=True)
+class Use:
+    """An integer that must be equal to a size."""
+
+    expression: Expression
+    extent: Extent
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Count:
+    """The MACs of one operation: `factor` times the sizes of the extents."""
+
+    op: str
+    layer: str
+    factor: int
+    extents: tuple[Extent, ...]
+
+
+class Recorder(LabelRun):
+    """Sheets of fresh atoms, and lists of what happened to them."""
+
+    def __init__(self, model: nn.Module, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
+        super().__init__()
+        self.shapes = shapes or {}
+        self.atoms = Atoms()
+        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.edges: list[tuple[np.ndarray, np.ndarray]] = []
+        self.fixed: list[tuple[np.ndarray, Reason]] = []
+        self.tables: list[tuple[np.ndarray, Reason]] = []
+        self.pins: list[tuple[np.ndarray, Reason]] = []
+        self.averaged: list[np.ndarray] = []
+        self.read: list[np.ndarray] = []
+        self.uses: list[Use] = []
+        self.counts: list[Count] = []
+        self.counting = True
+        self.on_data = False
+        self.trained_paths = False
+
+    # -- stand-ins ---------------------------------------------------------------------------------------------------
+
+    def without_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the same kind without data; a named one has atoms along every axis."""
+        shape = tuple(self.shapes.get(name, tensor.shape))
+        return self._labelled(name, tensor, torch.empty(shape, dtype=tensor.dtype, device="meta"))
+
+    def with_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return an alias of a parameter, or a copy of a buffer, with atoms along every axis."""
+        is_parameter = isinstance(tensor, nn.Parameter)
+        return self._labelled(name, tensor, tensor.detach() if is_parameter else tensor.detach().clone())
+
+    def _labelled(self, name: str, tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, nn.Parameter):
+            stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad and stand_in.is_floating_point())
+        if name:
+            setattr(stand_in, NAME, name)
+            setattr(stand_in, LABELS, lambda: self._fresh(name, tuple(stand_in.shape)))
+        return stand_in
+
+    def _fresh(self, name: str, shape: Sequence[int]) -> list[Sheet]:
+        ndim = len(shape)
+        return [along(self.atoms.of(name, axis, size), ndim, axis) for axis, size in enumerate(shape) if size > 1]
+
+    def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
+        """Give the inputs of a grouped convolution atoms of their own, one for each group and row."""
+        name = getattr(weight, NAME, None)
+        return None if name is None else self.atoms.of(name, "grouped", groups * weight.shape[1])
+
+    def idle(self, model: nn.Module) -> bool:
+        """Tell whether some parameter has not been used."""
+        used = {tensor for tensor, _ in self.atoms.axes}
+        return any(name not in used for name, parameter in model.named_parameters() if max(parameter.shape, default=1) > 1)
+
+    def mark(self) -> tuple[int, ...]:
+        """Remember how much has been recorded."""
+        return tuple(len(events) for events in self._lists())
+
+    def back_to(self, mark: tuple[int, ...]) -> None:
+        """Forget what was recorded since; atoms once numbered stay so."""
+        for events, length in zip(self._lists(), mark, strict=True):
+            del events[length:]
+
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.edges, self.fixed, self.tables, self.pins, self.averaged, self.read, self.uses, self.counts
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def unify(self, one: Sheet, other: Sheet) -> None:
+        if one is other:
+            return
+        a, b = (one, other) if one.shape == other.shape else np.broadcast_arrays(one, other)
+        a, b = a.ravel(), b.ravel()
+        if a.all() and b.all():
+            self.edges.append((a, b))
+            return
+        met = (a != 0) & (b != 0)
+        self.edges.append((a[met], b[met]))
+        self.fix(np.where(met, 0, np.maximum(a, b)), "these channels meet values that have none to cut")
+
+    def fix(self, sheet: Sheet, why: str) -> None:
+        atoms = np.unique(sheet)
+        atoms = atoms[atoms != 0]
+        if len(atoms):
+            self.fixed.append((atoms, self.where(why)))
+
+    def rows(self, matrix: np.ndarray, why: str) -> None:
+        self.tables.append((np.array(matrix), self.where(why)))
+
+    def rows_stay(self, matrix: np.ndarray, why: str) -> None:
+        self.pins.append((np.array(matrix), self.where(why)))
+
+    def statistics(self, sheet: Sheet) -> None:
+        self.averaged.append(np.unique(sheet))
+
+    def reads(self, sheet: Sheet) -> None:
+        self.read.append(sheet.ravel())
+
+    def use(self, expression: Expression, extent: Extent) -> None:
+        if not is_literal(expression):
+            self.uses.append(Use(expression, extent, self.where("an integer gives this size")))
+        elif extent.labels.shape[1] > 1:
+            self.rows_stay(extent.labels, f"the size {len(extent.labels)} is a number in the code")
+        else:
+            self.fix(extent.labels, f"the size {len(extent.labels)} is a number in the code")
+
+    def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:
+        if self.counting:
+            layer = getattr(weight, NAME, None)
+            name = self.running_module() if layer is None else layer.rpartition(".")[0]
+            self.counts.append(Count(op, name, factor, tuple(extents)))
+
+    def running_module(self) -> str:
+        """Return the path of the innermost module of the model whose code is running."""
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            path = self.paths.get(id(frame.f_locals.get("self")))
+            if path is not None:
+                return path
+            frame = frame.f_back
+        return ""

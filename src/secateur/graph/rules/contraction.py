@@ -1,0 +1,240 @@
+"""Operations that sum over a dimension: channels end here, and new ones begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from string import ascii_letters
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.graph.joining import Operand, join, placed
+from secateur.graph.labels import Sheet, varying
+from secateur.graph.provenance import Extent
+from secateur.graph.rules.pooling import passes
+from secateur.graph.running import LabelRun, extent_of, rule
+
+
+def contract(
+    run: LabelRun, joint: str, result: str, operands: Sequence[Operand], op: str, weight: torch.Tensor | None
+) -> list[Sheet]:
+    """Unify operands in the joint space of the letters `joint`, and return the sheets of what `result` leaves of it."""
+    summed = [at for at, letter in enumerate(joint) if letter not in result]
+    joined = join(run, operands, summed)
+    count(run, joined, operands, op, weight)
+    return project(run, joined, joint, result)
+
+
+def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> list[Sheet]:
+    """Return the sheets that do not end in the sum, with the dimensions of `result`."""
+    summed = [at for at, letter in enumerate(joint) if letter not in result]
+    order = [joint.index(letter) for letter in result]
+    sheets = []
+    for sheet in joined:
+        ending = [dim for dim in varying(sheet) if dim in summed]
+        staying = [dim for dim in varying(sheet) if dim not in summed]
+        if ending:
+            run.reads(sheet)
+        if ending and staying:
+            run.pin(sheet, staying, "sums are taken within these positions")
+        elif not ending:
+            sheets.append(sheet.transpose([*order, *summed]).reshape([sheet.shape[at] for at in order]))
+    return sheets
+
+
+def count(
+    run: LabelRun, joined: Sequence[Sheet], operands: Sequence[Operand], op: str, weight: torch.Tensor | None, factor: int = 1
+) -> None:
+    """Report the MACs: `factor` times the sizes of all dimensions of the joint space."""
+    extents: list[Extent] = []
+    for dim in range(len(operands[0].shape)):
+        labelled = next((sheet for sheet in joined if sheet.shape[dim] > 1), None)
+        if labelled is None:
+            factor *= max(operand.shape[dim] for operand in operands)
+        else:
+            extents.append(extent_of(labelled, dim))
+    run.macs(op, weight, factor, extents)
+
+
+# -- matrices --------------------------------------------------------------------------------------------------------
+
+
+@rule("linear")
+def linear(run: LabelRun, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    """(..., I) by (O, I) to (..., O)."""
+    lead = ascii_letters[: x.ndim - 1]
+    target = "O" if weight.ndim == 2 else ""
+    _matrices(run, out, f"{lead}I,{target}I->{lead}{target}", [x, weight], "linear", weight)
+    if bias is not None:
+        added(run, out, bias)
+
+
+def added(run: LabelRun, out: torch.Tensor, bias: torch.Tensor) -> None:
+    """Unify a bias with the last dimensions of a result."""
+    lead = (1,) * (out.ndim - bias.ndim)
+    shifted = Operand([sheet.reshape(lead + sheet.shape) for sheet in run.sheets(bias)], lead + tuple(bias.shape))
+    run.give(out, join(run, [Operand(run.sheets(out), out.shape), shifted]))
+
+
+def _matrices(
+    run: LabelRun, out: torch.Tensor, spec: str, tensors: Sequence[torch.Tensor], op: str, weight: torch.Tensor | None = None
+) -> None:
+    inputs, result = spec.split("->")
+    joint = "".join(dict.fromkeys(inputs.replace(",", "")))
+    operands = [
+        placed(run.sheets(tensor), tensor.shape, dims, joint) for tensor, dims in zip(tensors, inputs.split(","), strict=True)
+    ]
+    run.give(out, contract(run, joint, result, operands, op, weight))
+
+
+@rule("mm", "matmul", "bmm", "mv", "dot")
+def matmul(run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    """(..., M, K) by (..., K, N) to (..., M, N), with vectors and broadcasting as torch has them."""
+    _matrices(run, out, _matmul_spec(a.ndim, b.ndim), [a, b], "matmul")
+
+
+def _matmul_spec(left: int, right: int) -> str:
+    batch = ascii_letters[: max(left, right, 2) - 2]
+    rows, columns = "M" if left > 1 else "", "N" if right > 1 else ""
+    lead_left = batch[len(batch) - max(left - 2, 0) :] if left > 2 else ""
+    lead_right = batch[len(batch) - max(right - 2, 0) :] if right > 2 else ""
+    return f"{lead_left}{rows}K,{lead_right}K{columns}->{batch}{rows}{columns}"
+
+
+@rule("addmm", "baddbmm", "addmv")
+def addmm(run: LabelRun, out: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **kwargs: Any) -> None:
+    """A product and an addition."""
+    matmul(run, out, a, b)
+    added(run, out, bias)
+
+
+@rule("einsum")
+def einsum(run: LabelRun, out: torch.Tensor, equation: str, tensors: Sequence[torch.Tensor], **kwargs: Any) -> None:
+    """Any sum of products without repeated letters or an ellipsis; in others the channels stay."""
+    spec = equation.replace(" ", "")
+    if "->" not in spec or "." in spec or any(len(set(dims)) < len(dims) for dims in spec.split("->")[0].split(",")):
+        run.unknown(run.operation, out, tuple(tensors), {})
+    else:
+        _matrices(run, out, spec, tensors, "matmul")
+
+
+# -- convolutions ----------------------------------------------------------------------------------------------------
+
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+
+
+JOINT = "ngoc"  # batch, group, output within its group, input within its group
+
+
+@rule(*CONVOLUTIONS)
+def convolution(
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> None:
+    """(N, g * c, *positions) by (g * o, c, *kernel) to (N, g * o, *positions')."""
+    shape = (1, int(groups), weight.shape[0] // int(groups), weight.shape[1])
+    inputs = run.grouped_inputs(weight, shape[1]) if groups > 1 and shape[3] > 1 else None
+    cells = []
+    for sheet in run.sheets(weight):
+        if inputs is not None and sheet.shape[1] > 1:
+            sheet = inputs.reshape(1, shape[1], 1, shape[3])
+        elif _along_channels(sheet):
+            sheet = sheet.reshape(1, *(shape[1:3] if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1])
+        else:
+            continue
+        cells.append(sheet)
+    _convolve(run, out, x, weight, Operand(cells, shape), bias, prod(out.shape[out.ndim - weight.ndim + 2 :]))
+
+
+@rule(*TRANSPOSED)
+def transposed_convolution(
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> None:
+    """(N, g * c, *positions) by (g * c, o, *kernel) to (N, g * o, *positions'); every group keeps the same outputs."""
+    shape = (1, int(groups), weight.shape[1], weight.shape[0] // int(groups))
+    cells = []
+    for sheet in run.sheets(weight):
+        if _along_channels(sheet):
+            inner = sheet.reshape(*((shape[1], shape[3]) if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1])
+            cells.append(inner.swapaxes(1, 2)[None])
+    _convolve(run, out, x, weight, Operand(cells, shape), bias, prod(x.shape[x.ndim - weight.ndim + 2 :]))
+
+
+def _along_channels(filters: Sheet) -> bool:
+    """Tell whether labels change along outputs or inputs; along the kernel they couple to nothing."""
+    return all(size == 1 for size in filters.shape[2:])
+
+
+def _convolve(
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    cells: Operand,
+    bias: torch.Tensor | None,
+    out_positions: int,
+) -> None:
+    positions = weight.ndim - 2
+    channel = x.ndim - positions - 1
+    operands = [_inputs(run, x, channel, positions, cells.shape), cells]
+    joined = join(run, operands, [JOINT.index("c")])
+    count(run, joined, operands, "conv", weight, prod(weight.shape[2:]) * out_positions)
+    if cells.shape[1] > 1:
+        _groups_kept(run, joined, cells.shape[1])
+    sheets = [
+        _outputs(sheet, cells.shape).reshape(*sheet.shape[:channel], -1, *(1,) * positions)
+        for sheet in project(run, joined, JOINT, "ngo")
+    ]
+    if bias is not None:
+        shape = [bias.shape[0] if dim == channel else 1 for dim in range(out.ndim)]
+        biased = Operand([sheet.reshape(shape) for sheet in run.sheets(bias)], shape)
+        sheets = join(run, [Operand(sheets, out.shape), biased])
+    run.give(out, sheets)
+
+
+def _inputs(run: LabelRun, x: torch.Tensor, channel: int, positions: int, shape: Sequence[int]) -> Operand:
+    sheets = []
+    for sheet in run.sheets(x):
+        if passes(run, sheet, positions):
+            inner = (shape[1], 1, shape[3]) if sheet.shape[channel] > 1 else (1, 1, 1)
+            sheets.append(sheet.reshape(sheet.shape[0] if channel else 1, *inner))
+    return Operand(sheets, (x.shape[0] if channel else 1, shape[1], 1, shape[3]))
+
+
+def _outputs(sheet: Sheet, shape: Sequence[int]) -> Sheet:
+    """Merge (n, g, o) into (n, g * o); labels that do not change along both are spread over both."""
+    if sheet.shape[1:] == (1, 1):
+        return sheet
+    return np.broadcast_to(sheet, (sheet.shape[0], shape[1], shape[2]))
+
+
+def _groups_kept(run: LabelRun, joined: Sequence[Sheet], groups: int) -> None:
+    """Either whole groups go, and their number is rewritten; or all stay, and each keeps as many channels."""
+    for sheet in joined:
+        if sheet.shape[1] == 1:
+            continue
+        if sheet.shape[2] == sheet.shape[3] == 1:
+            origin = run.provenance(groups)
+            if origin is not None:
+                run.use(origin, extent_of(sheet, 1))
+        else:
+            run.rows(np.moveaxis(sheet, 1, 0).reshape(groups, -1), f"the convolution has {groups} equal groups")

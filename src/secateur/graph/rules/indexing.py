@@ -1,0 +1,217 @@
+"""Operations that take a part: bounds must come out right after the cut, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.graph import labels
+from secateur.graph.labels import Sheet
+from secateur.graph.provenance import Expression, Operation, is_literal
+from secateur.graph.rules.movement import give_view
+from secateur.graph.running import LabelRun, extent_of, rule
+
+LITERAL = "the bound {} is a number in the code"
+
+
+def part(sheet: Sheet, dim: int, start: int, end: int, step: int = 1) -> Sheet:
+    """Slice a sheet along a dimension, if its labels change there."""
+    if sheet.shape[dim] == 1:
+        return sheet
+    return sheet[(slice(None),) * dim + (slice(start, end, step),)]
+
+
+@rule("slice")
+def slice_(
+    run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> None:
+    """`x[start:end]` along one dimension."""
+    size, dim = x.shape[dim], dim % x.ndim
+    first = min(max(start + size if (start or 0) < 0 else start or 0, 0), size)  # type: ignore[operator]
+    last = size if end is None or end >= size else max(end + size if end < 0 else end, first)
+    result: list[Sheet | None] = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1 and step != 1:
+            run.fix(sheet, "every second channel is taken")
+            continue
+        if sheet.shape[dim] > 1:
+            sheet = _bounded(run, sheet, dim, start, first, size)
+            sheet = _bounded(run, sheet, dim, end, last, size)
+        result.append(labels.compressed(part(sheet, dim, first, last)) if sheet.shape[dim] > 1 else sheet)
+    give_view(run, out, x, result)
+
+
+def _bounded(run: LabelRun, sheet: Sheet, dim: int, given: int | None, bound: int, size: int) -> Sheet:
+    """Make sure that a bound is where it was, seen from the channels that are left."""
+    if given is None or bound in (0, size):
+        return sheet
+    origin = run.provenance(given, size)
+    head, tail = part(sheet, dim, 0, bound), part(sheet, dim, bound, size)
+    if origin is None or is_literal(origin):
+        fixed = tail if given < 0 else head
+        run.fix(fixed, LITERAL.format(given))
+        return _without(sheet, dim, bound, size) if given < 0 else _without(sheet, dim, 0, bound)
+    if given < 0:
+        run.use(Operation("-", 0, origin), extent_of(tail, dim))
+    else:
+        run.use(origin, extent_of(head, dim))
+    return sheet
+
+
+def _without(sheet: Sheet, dim: int, start: int, end: int) -> Sheet:
+    left = sheet.copy()
+    left[(slice(None),) * dim + (slice(start, end),)] = 0
+    return left
+
+
+@rule("narrow")
+def narrow(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, start: int, length: int) -> None:
+    """`x[start:start + length]` along one dimension, both given as integers."""
+    result = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1:
+            run.fix(sheet, LITERAL.format(f"{int(start)} + {int(length)}"))
+        else:
+            result.append(sheet)
+    give_view(run, out, x, result)
+
+
+@rule("select")
+def select(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, index: int) -> None:
+    """`x[index]`: the positions along a labelled dimension must stay where they are."""
+    dim = dim % x.ndim
+    result: list[Sheet | None] = []
+    for sheet in run.sheets(x):
+        kept: Sheet | None = sheet
+        if sheet.shape[dim] > 1:
+            kept = _stays(run, sheet, dim, index)
+        taken = None if kept is None else part(kept, dim, index % x.shape[dim], index % x.shape[dim] + 1)
+        result.append(None if taken is None else labels.compressed(taken.squeeze(dim)))
+    give_view(run, out, x, result)
+
+
+def _stays(run: LabelRun, sheet: Sheet, dim: int, index: int) -> Sheet | None:
+    if len(labels.varying(sheet)) > 1:
+        run.pin(sheet, [dim], f"position {int(index)} is taken by number")
+        return sheet
+    size = sheet.shape[dim]
+    run.fix(part(sheet, dim, 0, index + 1) if index >= 0 else part(sheet, dim, index % size, size), f"channel {int(index)} is taken by number")
+    return None
+
+
+@rule("unbind")
+def unbind(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, dim: int = 0) -> None:
+    """Every position along a dimension, one tensor each."""
+    dim = dim % x.ndim
+    for index, piece in enumerate(out):
+        select(run, piece, x, dim, index)
+
+
+# -- splits ----------------------------------------------------------------------------------------------------------
+
+
+def _pieces(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sheets: Sequence[Sheet], dim: int) -> None:
+    start = 0
+    for piece in out:
+        end = start + piece.shape[dim]
+        give_view(run, piece, x, [labels.compressed(part(sheet, dim, start, end)) if sheet.shape[dim] > 1 else sheet for sheet in sheets])
+        start = end
+
+
+@rule("chunk")
+def chunk(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int, dim: int = 0) -> None:
+    """Equal parts, computed by torch from the size."""
+    dim = dim % x.ndim
+    kept = [sheet for sheet in run.sheets(x) if _equal_parts(run, sheet, dim, len(out), "the dimension is split into equal chunks")]
+    _pieces(run, out, x, kept, dim)
+
+
+def _equal_parts(run: LabelRun, sheet: Sheet, dim: int, parts: int, why: str) -> bool:
+    if sheet.shape[dim] == 1:
+        return True
+    if sheet.shape[dim] % parts:
+        run.fix(sheet, f"{sheet.shape[dim]} channels are split into {parts} unequal parts")
+        return False
+    run.rows(np.moveaxis(sheet, dim, 0).reshape(parts, -1), why)
+    return True
+
+
+@rule("split.Tensor", "unsafe_split.Tensor")
+def split(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, size: int, dim: int = 0) -> None:
+    """Parts of a given size."""
+    dim = dim % x.ndim
+    origin = run.provenance(size)
+    kept = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1 and origin is not None and is_literal(origin):
+            run.fix(sheet, f"the part size {int(size)} is a number in the code")
+        elif _equal_parts(run, sheet, dim, len(out), "the dimension is split into parts of one size"):
+            _use_parts(run, sheet, dim, [origin] * len(out), [int(size)] * len(out))
+            kept.append(sheet)
+    _pieces(run, out, x, kept, dim)
+
+
+def _use_parts(run: LabelRun, sheet: Sheet, dim: int, origins: Sequence[Expression | None], sizes: Sequence[int]) -> None:
+    start = 0
+    for origin, size in zip(origins, sizes, strict=True):
+        if origin is not None and sheet.shape[dim] > 1:
+            run.use(origin, extent_of(part(sheet, dim, start, start + size), dim))
+        start += size
+
+
+@rule("split_with_sizes", "split.sizes", "unsafe_split_with_sizes")
+def split_with_sizes(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> None:
+    """Parts of given sizes: what an attribute gives is rewritten, what the code gives stays."""
+    dim = dim % x.ndim
+    kept = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1:
+            sheet = _sized(run, sheet, dim, [int(size) for size in sizes])
+        kept.append(sheet)
+    _pieces(run, out, x, kept, dim)
+
+
+def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int]) -> Sheet:
+    origins = [run.provenance(size) for size in sizes]
+    start = 0
+    for origin, size in zip(origins, sizes, strict=True):
+        if origin is None or is_literal(origin):
+            run.fix(part(sheet, dim, start, start + size), f"the part size {size} is a number in the code")
+            sheet = _without(sheet, dim, start, start + size)
+        start += size
+    live = [origin if origin is not None and not is_literal(origin) else None for origin in origins]
+    _use_parts(run, sheet, dim, live, sizes)
+    for origin, begin, size in zip(live, np.cumsum([0, *sizes]), sizes, strict=False):
+        if origin is not None:
+            run.rows_stay(part(sheet, dim, begin, begin + size).reshape(1, -1), "every part of a split must keep a channel")
+    return sheet
+
+
+# -- gathering -------------------------------------------------------------------------------------------------------
+
+
+@rule("index_select")
+def index_select(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, index: torch.Tensor) -> None:
+    """Labelled dimensions that are indexed by data must stay."""
+    result = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1:
+            run.fix(sheet, "these channels are taken by index")
+        else:
+            result.append(sheet)
+    run.give(out, result)
+
+
+@rule("embedding")
+def embedding(run: LabelRun, out: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """(V, C) by indices (...) to (..., C)."""
+    result = []
+    for sheet in run.sheets(weight):
+        if sheet.shape[0] == 1:
+            result.append(labels.aligned(sheet[0], out.ndim))
+        else:
+            run.fix(sheet, "rows of the embedding are taken by index")
+    run.give(out, result)

@@ -1,0 +1,285 @@
+"""Operations that move elements without changing them: the sheets move along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.graph import labels
+from secateur.graph.joining import Operand, join
+from secateur.graph.labels import Sheet
+from secateur.graph.provenance import Expression, is_literal
+from secateur.graph.running import VIEW, LabelRun, extent_of, rule
+
+
+def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
+    """Set the sheets of a tensor that may share its storage with another."""
+    run.give(out, sheets)
+    if out is not x:
+        setattr(out, VIEW, True)
+        setattr(x, VIEW, True)
+
+
+# -- views: split and merge dimensions -------------------------------------------------------------------------------
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "_reshape_alias", "view_as", "reshape_as")
+def view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """Labels follow the elements; sizes must come out right after the cut, too."""
+    result = []
+    for sheet in run.sheets(x):
+        moved = labels.reshaped(sheet, x.shape, out.shape)
+        if moved is not None and moved.shape != sheet.shape:
+            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape)
+        elif moved is not None and args and isinstance(args[0], (list, tuple)):
+            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape)
+        result.append(moved)
+    give_view(run, out, x, result)
+
+
+def _checked_sizes(run: LabelRun, sheet: Sheet, moved: Sheet, old: Sequence[int], new: Sequence[int]) -> Sheet | None:
+    origins = run.sizes_provenance(new)
+    for old_dims, new_dims in labels.blocks(old, new):
+        if any(sheet.shape[dim] > 1 for dim in old_dims):
+            checked = _checked_block(run, moved, new_dims, new, origins)
+            if checked is None:
+                return None
+            moved = checked
+    return moved
+
+
+def _checked_block(
+    run: LabelRun, moved: Sheet, dims: range, sizes: Sequence[int], origins: Sequence[Expression | None]
+) -> Sheet | None:
+    dims_labelled = [dim for dim in dims if moved.shape[dim] > 1]
+    shrinking = next((dim for dim in reversed(dims_labelled) if not _stiff(origins[dim])), None)
+    if shrinking is None:
+        run.fix(moved, f"the size {_written(sizes, dims)} is a number in the code")
+        return None
+    inner = [dim for dim in dims_labelled if dim > shrinking]
+    if inner:
+        first = moved[tuple(slice(0, 1) if dim in inner else slice(None) for dim in range(moved.ndim))]
+        run.unify(moved, first)
+    outer = [dim for dim in dims_labelled if dim < shrinking]
+    if outer:
+        run.rows(_table(moved, shrinking), "the dimension is split into equal parts")
+    origin = origins[shrinking]
+    if origin is not None:
+        run.use(origin, extent_of(moved, shrinking))
+    return moved
+
+
+def _stiff(origin: Expression | None) -> bool:
+    return origin is not None and is_literal(origin)
+
+
+def _table(sheet: Sheet, column: int) -> np.ndarray:
+    """Lay the labels out with `column` as columns and everything else as rows."""
+    last = np.moveaxis(sheet, column, -1)
+    return last.reshape(-1, last.shape[-1])
+
+
+def _written(sizes: Sequence[int], dims: range) -> str:
+    return " x ".join(str(int(sizes[dim])) for dim in dims)
+
+
+@rule("unflatten")
+def unflatten(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, sizes: Sequence[int]) -> None:
+    """A view of one dimension."""
+    view(run, out, x, list(out.shape))
+
+
+# -- order of dimensions ---------------------------------------------------------------------------------------------
+
+
+@rule("permute")
+def permute(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dims: Sequence[int]) -> None:
+    """Dimensions in another order."""
+    give_view(run, out, x, [sheet.transpose([int(dim) for dim in dims]) for sheet in run.sheets(x)])
+
+
+@rule("transpose", "transpose_", "swapaxes", "swapdims")
+def transpose(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim0: int, dim1: int) -> None:
+    """Two dimensions exchanged."""
+    give_view(run, out, x, [sheet.swapaxes(dim0, dim1) for sheet in run.sheets(x)])
+
+
+@rule("t", "numpy_T", "mT", "mH", "adjoint", "matrix_H")
+def matrix_transpose(run: LabelRun, out: torch.Tensor, x: torch.Tensor) -> None:
+    """The last two dimensions exchanged."""
+    sheets = run.sheets(x)
+    give_view(run, out, x, [sheet.swapaxes(-1, -2) for sheet in sheets] if x.ndim > 1 else sheets)
+
+
+@rule("squeeze")
+def squeeze(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *dims: Any) -> None:
+    """Dimensions of size 1 carry no labels and go."""
+    give_view(run, out, x, [labels.reshaped(sheet, x.shape, out.shape) for sheet in run.sheets(x)])
+
+
+@rule("unsqueeze", "unsqueeze_")
+def unsqueeze(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int) -> None:
+    """A new dimension of size 1."""
+    dim = dim if dim >= 0 else dim + out.ndim
+    give_view(run, out, x, [np.expand_dims(sheet, dim) for sheet in run.sheets(x)])
+
+
+# -- copies ----------------------------------------------------------------------------------------------------------
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def expand(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sizes: Any = None, **kwargs: Any) -> None:
+    """Broadcasting adds no label; a labelled dimension keeps its size."""
+    sheets = [labels.aligned(sheet, out.ndim) for sheet in run.sheets(x)]
+    origins = run.sizes_provenance(out.shape) if sheets and not isinstance(sizes, torch.Tensor) else []
+    for sheet in sheets:
+        for dim in labels.varying(sheet):
+            origin = origins[dim] if origins else None
+            if origin is not None:
+                run.use(origin, extent_of(sheet, dim))
+    give_view(run, out, x, sheets)
+
+
+@rule("repeat")
+def repeat(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: Sequence[int]) -> None:
+    """Every copy has the same labels."""
+    result = []
+    for sheet in run.sheets(x):
+        sheet = labels.aligned(sheet, out.ndim)
+        counts = [int(n) if size > 1 else 1 for n, size in zip(times, sheet.shape, strict=True)]
+        result.append(np.tile(sheet, counts))
+    run.give(out, result)
+
+
+@rule("cat", "concat", "concatenate")
+def cat(run: LabelRun, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> None:
+    """Along `dim` the labels stand side by side; along the other dimensions the parts are unified."""
+    parts = [part for part in tensors if part.ndim == out.ndim]
+    dim = dim % out.ndim
+    crossing = []
+    for part in parts:
+        shape = [1 if at == dim else size for at, size in enumerate(part.shape)]
+        crossing.append(Operand([sheet for sheet in run.sheets(part) if sheet.shape[dim] == 1], shape))
+    run.give(out, [*join(run, crossing), *_side_by_side(run, parts, dim)])
+
+
+def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> list[Sheet]:
+    rows: list[list[Sheet]] = []
+    for part in parts:
+        own = [sheet for sheet in run.sheets(part) if sheet.shape[dim] > 1]
+        for sheet in own:
+            if len(labels.varying(sheet)) > 1:
+                run.fix(sheet, "a labelled part is put beside others along two dimensions")
+        rows.append([sheet for sheet in own if len(labels.varying(sheet)) == 1])
+    result = []
+    for level in range(max((len(row) for row in rows), default=0)):
+        result.append(
+            np.concatenate(
+                [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)], dim
+            )
+        )
+    return result
+
+
+def _blank(part: torch.Tensor, dim: int) -> Sheet:
+    return labels.along(np.zeros(part.shape[dim], np.int64), part.ndim, dim)
+
+
+@rule("stack")
+def stack(run: LabelRun, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> None:
+    """A new dimension; the parts are unified along all others."""
+    dim = dim % out.ndim
+    joined = join(run, [Operand(run.sheets(part), part.shape) for part in tensors])
+    run.give(out, [np.expand_dims(sheet, dim) for sheet in joined])
+
+
+@rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+      "replication_pad1d", "replication_pad2d", "replication_pad3d")
+def pad(run: LabelRun, out: torch.Tensor, x: torch.Tensor, widths: Sequence[int], *args: Any, **kwargs: Any) -> None:
+    """Padding between channels belongs to no channel; padding at the border of a picture belongs to all."""
+    result: list[Sheet | None] = []
+    amounts = {x.ndim - 1 - i // 2: (int(widths[i]), int(widths[i + 1])) for i in range(0, len(widths), 2)}
+    mode = args[0] if args and isinstance(args[0], str) else kwargs.get("mode", "constant")
+    for sheet in run.sheets(x):
+        padded = [amounts.get(dim, (0, 0)) if size > 1 else (0, 0) for dim, size in enumerate(sheet.shape)]
+        if min(min(pair) for pair in padded) < 0 or (mode != "constant" and any(map(any, padded))):
+            run.fix(sheet, "these channels are cropped or mirrored by padding")
+        else:
+            result.append(np.pad(sheet, padded))
+    run.give(out, result)
+
+
+@rule("flip", "fliplr", "flipud")
+def flip(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dims: Sequence[int]) -> None:
+    """The other way round."""
+    run.give(out, [np.flip(sheet, tuple(dims)) for sheet in run.sheets(x)])
+
+
+@rule("roll")
+def roll(run: LabelRun, out: torch.Tensor, x: torch.Tensor, shifts: Any, dims: Any = ()) -> None:
+    """Dimensions without labels may turn; labelled ones stay whole."""
+    turned = (dims,) if isinstance(dims, int) else tuple(dims)
+    result = []
+    for sheet in run.sheets(x):
+        if not turned or any(sheet.shape[dim] > 1 for dim in turned):
+            run.fix(sheet, "these channels are rolled by a number in the code")
+        else:
+            result.append(sheet)
+    run.give(out, result)
+
+
+@rule("im2col")
+def im2col(run: LabelRun, out: torch.Tensor, x: torch.Tensor, kernel: Sequence[int], *args: Any) -> None:
+    """(N, C, H, W) to (N, C * kh * kw, positions): every label is repeated over the window."""
+    result = []
+    for sheet in run.sheets(x):
+        if any(size > 1 for size in sheet.shape[-2:]):
+            run.fix(sheet, "windows are taken across these positions")
+            continue
+        window = int(kernel[0]) * int(kernel[1])
+        result.append(np.repeat(sheet, window if sheet.shape[-3] > 1 else 1, axis=-3).reshape(*sheet.shape[:-3], -1, 1))
+    run.give(out, result)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(run: LabelRun, out: torch.Tensor, x: torch.Tensor, factor: int) -> None:
+    """(N, C * r * r, H, W) to (N, C, H * r, W * r): the r * r channels of a pixel go together."""
+    result = []
+    for sheet in run.sheets(x):
+        if sheet.shape[-3] == 1 or any(size > 1 for size in sheet.shape[-2:]):
+            run.fix(sheet, "pixels are shuffled across these positions")
+            continue
+        cells = sheet.reshape(*sheet.shape[:-3], -1, int(factor) ** 2, 1, 1)
+        first = cells[..., :1, :, :]
+        run.unify(cells, first)
+        result.append(first.reshape(*first.shape[:-3], 1, 1))
+    run.give(out, result)
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(run: LabelRun, out: torch.Tensor, x: torch.Tensor, factor: int) -> None:
+    """(N, C, H * r, W * r) to (N, C * r * r, H, W): every channel becomes r * r."""
+    result = []
+    for sheet in run.sheets(x):
+        if any(size > 1 for size in sheet.shape[-2:]):
+            run.fix(sheet, "pixels are shuffled across these positions")
+        else:
+            result.append(np.repeat(sheet, int(factor) ** 2, axis=-3))
+    run.give(out, result)
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(run: LabelRun, out: torch.Tensor, x: torch.Tensor, groups: int) -> None:
+    """(N, g * c, H, W) to (N, c * g, H, W)."""
+    result: list[Sheet | None] = []
+    for sheet in run.sheets(x):
+        if sheet.shape[1] == 1:
+            result.append(sheet)
+            continue
+        cells = sheet.reshape(sheet.shape[0], int(groups), -1, *sheet.shape[2:])
+        run.rows(_table(cells, 2), "channels are shuffled in equal parts")
+        result.append(cells.swapaxes(1, 2).reshape(sheet.shape))
+    run.give(out, result)

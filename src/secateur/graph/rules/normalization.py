@@ -1,0 +1,110 @@
+"""Normalisations: parameters go with their channels; statistics across channels are marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.graph.joining import Operand, broadcast, join
+from secateur.graph.labels import Shape, along, varying
+from secateur.graph.provenance import Expression
+from secateur.graph.running import LabelRun, extent_of, rule
+
+
+def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor | None], dim: int = 1) -> list[Operand]:
+    operands = [Operand(run.sheets(x), x.shape)]
+    for tensor in tensors:
+        if tensor is not None:
+            shape = [1] * x.ndim
+            shape[dim] = tensor.shape[0]
+            operands.append(Operand([along(sheet.ravel(), x.ndim, dim) for sheet in run.sheets(tensor)], shape))
+    return operands
+
+
+@rule("batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+      "instance_norm")
+def channel_norm(
+    run: LabelRun,
+    out: Any,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    running_mean: torch.Tensor | None = None,
+    running_var: torch.Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """(N, C, *positions): every channel by its own statistics."""
+    result = out[0] if isinstance(out, tuple) else out
+    kept = []
+    for sheet in join(run, _by_channel(run, x, (weight, bias, running_mean, running_var))):
+        if any(dim != 1 for dim in varying(sheet)):
+            run.statistics(sheet)
+        kept.append(sheet)
+    run.give(result, kept)
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+def layer_norm(
+    run: LabelRun,
+    out: Any,
+    x: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = None,
+    bias: Any = None,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """(..., *normalized_shape): one statistic over the last dimensions."""
+    result = out[0] if isinstance(out, tuple) else out
+    across = len(normalized_shape)
+    operands = [Operand(run.sheets(x), x.shape)]
+    for tensor in (weight, bias):
+        if isinstance(tensor, torch.Tensor):
+            operands.append(broadcast(run.sheets(tensor), tensor.shape, x.ndim))
+    joined = join(run, operands)
+    origins: list[Expression | None] = [run.provenance(int(size)) for size in normalized_shape]
+    for sheet in joined:
+        inside = [dim for dim in varying(sheet) if dim >= x.ndim - across]
+        if inside:
+            run.statistics(sheet)
+        for dim in inside:
+            origin = origins[dim - x.ndim]
+            if origin is not None:
+                run.use(origin, extent_of(sheet, dim))
+    run.give(result, joined)
+
+
+@rule("group_norm")
+def group_norm(
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    groups: int,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """(N, C, *positions): one statistic over each of `groups` equal parts of the channels."""
+    joined = join(run, _by_channel(run, x, (weight, bias)))
+    for sheet in joined:
+        if sheet.shape[1] > 1:
+            _grouped_statistics(run, np.moveaxis(sheet, 1, 0).reshape(int(groups), -1), x.shape, int(groups))
+        if any(dim != 1 for dim in varying(sheet)):
+            run.statistics(sheet)
+    run.give(out, joined)
+
+
+def _grouped_statistics(run: LabelRun, table: np.ndarray, shape: Shape, groups: int) -> None:
+    origin = run.provenance(groups)
+    if shape[1] == groups:
+        if origin is not None:
+            run.use(origin, extent_of(table, 0))
+        return
+    run.statistics(table)
+    if groups > 1:
+        run.rows(table, f"channels are normalised in {groups} equal groups")

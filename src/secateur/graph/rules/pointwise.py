@@ -1,0 +1,75 @@
+"""Operations element by element: operands are unified where they meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from secateur.graph.joining import broadcast, join
+from secateur.graph.labels import Sheet
+from secateur.graph.running import VIEW, LabelRun, rule, tagged
+
+
+@tagged(torch.Tag.pointwise)
+def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
+    """Unify the operands; an in-place operation that brings new labels into a view is not followed further."""
+    operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    if len(operands) == 1:
+        run.give(out, run.sheets(operands[0]))
+        return
+    ndim = out.ndim
+    parts = [broadcast(run.sheets(operand), operand.shape, ndim) for operand in operands]
+    joined = join(run, parts)
+    if operands[0] is out and hasattr(out, VIEW):
+        joined = _known_before(run, out, joined)
+    run.give(out, joined)
+
+
+def _known_before(run: LabelRun, out: torch.Tensor, joined: list[Sheet]) -> list[Sheet]:
+    if run.sheets(out):
+        return joined
+    for sheet in joined:
+        run.fix(sheet, "these channels are written in place into a part of a tensor without channels to cut")
+    return []
+
+
+@rule("dropout", "dropout_", "feature_dropout", "alpha_dropout", "native_dropout", "clone", "detach", "alias", "contiguous", "to",
+      "_to_copy", "lift_fresh", "positive", "type_as", "float", "rrelu", "rrelu_with_noise")
+def same(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """The labels stay with their elements."""
+    run.give(out[0] if isinstance(out, tuple) else out, run.sheets(x))
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_empty_strided")
+def filled_like(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """A tensor made in the shape of another shrinks with it."""
+    run.give(out, run.sheets(x))
+
+
+@rule("fill_", "zero_", "normal_", "uniform_", "bernoulli_")
+def refilled(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """New values in the same places."""
+
+
+@rule("copy_")
+def copied(run: LabelRun, out: torch.Tensor, x: torch.Tensor, source: torch.Tensor, *args: Any) -> None:
+    """What is written over a whole tensor takes the labels of its source; into a part, it is a pointwise write."""
+    if hasattr(x, VIEW) or run.sheets(x):
+        pointwise(run, out, x, source)
+    else:
+        run.give(out, broadcast(run.sheets(source), source.shape, out.ndim).sheets)
+
+
+@rule("prelu", "_prelu_kernel")
+def prelu(run: LabelRun, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
+    """One slope for all, or one a channel (dimension 1)."""
+    sheets = run.sheets(weight)
+    if weight.numel() > 1 and weight.ndim == 1 and x.ndim > 1:
+        shape = [1] * x.ndim
+        shape[1] = weight.shape[0]
+        operand = broadcast([sheet.reshape(shape) for sheet in sheets], shape, x.ndim)
+    else:
+        operand = broadcast(sheets, weight.shape, x.ndim)
+    run.give(out, join(run, [broadcast(run.sheets(x), x.shape, x.ndim), operand]))

@@ -1,0 +1,303 @@
+"""Run a model with sheets of labels beside its tensors.
+
+`LabelRun` holds the sheets and sends every ATen operation to its rule (`graph/rules`). What a rule finds (channels that
+go together, channels that must stay, tables, statistics) becomes an event, a method that a kind of run defines: the
+tracer records it, the structure proof asserts it, the simulated inference silences by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from secateur.graph import labels
+from secateur.graph.groups import Reason
+from secateur.graph.labels import Sheet
+from secateur.graph.provenance import Expression, Extent, TracedInt, expression_of, is_literal
+
+LABELS = "_secateur_sheets"  # attribute of a tensor: its sheets
+VIEW = "_secateur_view"  # attribute of a tensor that may share its storage with another
+
+Rule = Callable[..., None]
+RULES: dict[Any, Rule | None] = {}
+TAGGED: dict[torch.Tag, Rule] = {}
+SHORTCUTS: dict[Any, Callable[..., Any]] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for ATen operations, named as in `torch.ops.aten`: every overload, or `name.overload`.
+
+    A rule is called as `rule(run, out, *args, **kwargs)` with the operation's own arguments.
+    """
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            for overload in overloads(name):
+                RULES[overload] = function
+        return function
+
+    return register
+
+
+def tagged(tag: torch.Tag) -> Callable[[Rule], Rule]:
+    """Register a rule for every operation with a tag that has no rule of its own."""
+
+    def register(function: Rule) -> Rule:
+        TAGGED[tag] = function
+        return function
+
+    return register
+
+
+def rule_for(func: Any) -> Rule | None:
+    """Return the rule of an operation, by name or by tag."""
+    found = RULES.get(func)
+    if found is None and func not in RULES:
+        found = next((rule for tag, rule in TAGGED.items() if tag in func.tags), None)
+        RULES[func] = found
+    return found
+
+
+def overloads(name: str) -> Iterator[Any]:
+    """Return the ATen overloads with a name; none if this version of torch has no such operation."""
+    base, _, overload = name.partition(".")
+    packet = getattr(torch.ops.aten, base, None)
+    if packet is not None:
+        for each in [overload] if overload else packet.overloads():
+            yield getattr(packet, each)
+
+
+class LabelRun:
+    """Sheets beside tensors; subclasses say what happens at each event."""
+
+    def __init__(self) -> None:
+        self.pending: tuple[Any, ...] = ()
+        self.operation: Any = None
+        self.frame_reason: Reason | None = None
+
+    # -- sheets ------------------------------------------------------------------------------------------------------
+
+    def sheets(self, tensor: Any) -> list[Sheet]:
+        """Return the sheets of a tensor; empty for what has no labels."""
+        found = getattr(tensor, LABELS, None) if isinstance(tensor, torch.Tensor) else None
+        if callable(found):
+            found = found()
+            setattr(tensor, LABELS, found)
+        return found or []
+
+    def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
+        """Return the labels of a grouped convolution's inputs, (groups * rows,), if the weight has its own."""
+        return None
+
+    def give(self, tensor: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
+        """Set the sheets of an operation's result."""
+        kept = [sheet for sheet in sheets if sheet is not None]
+        if kept or hasattr(tensor, LABELS):
+            setattr(tensor, LABELS, kept)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def unify(self, one: Sheet, other: Sheet) -> None:
+        """Labels at the same place go together (the sheets broadcast); a label that meets none is fixed."""
+        raise NotImplementedError
+
+    def fix(self, sheet: Sheet, why: str) -> None:
+        """These labels must stay."""
+        raise NotImplementedError
+
+    def rows(self, matrix: np.ndarray, why: str) -> None:
+        """Every row of labels (r, c) must keep the same number of labels, and at least one."""
+        raise NotImplementedError
+
+    def statistics(self, sheet: Sheet) -> None:
+        """A statistic is taken across these labels."""
+
+    def reads(self, sheet: Sheet) -> None:
+        """A contraction sums over these labels: this is where the channels are read."""
+
+    def pin(self, sheet: Sheet, dims: Sequence[int], why: str) -> None:
+        """No position along `dims` may lose all of its labels."""
+        self.rows_stay(_rows(sheet, dims), why)
+
+    def rows_stay(self, matrix: np.ndarray, why: str) -> None:
+        """Every row of labels (r, c) must keep at least one."""
+
+    def use(self, expression: Expression, extent: Extent) -> None:
+        """An integer must be equal to the size of an extent, also after the cut."""
+
+    def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:
+        """A contraction costs `factor` times the sizes of `extents` in multiply-accumulates."""
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operation, then its rule."""
+        out = self.compute(func, args, kwargs)
+        if found is not None:
+            found(self, out, *args, **kwargs)
+        else:
+            self.unknown(func, out, args, kwargs)
+        return out
+
+    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the operation's result; for tensors without data the shape alone, where that is cheaper."""
+        shortcut = SHORTCUTS.get(func)
+        if shortcut is not None:
+            out = shortcut(*args, **kwargs)
+            if out is not None:
+                return out
+        return func(*args, **kwargs)
+
+    def unknown(self, func: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An operation without a rule: what enters it must stay, what leaves it has no labels."""
+        leaves, _ = tree_flatten((args, kwargs))
+        name = str(func).removeprefix("aten.").partition(".")[0]
+        for tensor in leaves:
+            for sheet in self.sheets(tensor):
+                self.fix(sheet, f"there is no rule for the operation {name}")
+        for tensor in tree_flatten(out)[0]:
+            if isinstance(tensor, torch.Tensor):
+                self.give(tensor, [])
+
+    # -- integers ----------------------------------------------------------------------------------------------------
+
+    def provenance(self, value: int, size: int | None = None) -> Expression | None:
+        """Return where an argument came from: an expression; None if torch itself computed it.
+
+        `size` is the size of the dimension that a negative bound counts from.
+        """
+        literal: Expression | None = None
+        for candidate in _integers(self.pending):
+            if int(candidate) == value or (size is not None and int(candidate) + size == value):
+                expression = expression_of(candidate)
+                if not is_literal(expression):
+                    return expression
+                literal = value
+        return literal
+
+    def sizes_provenance(self, sizes: Sequence[int]) -> list[Expression | None]:
+        """Return where each of the sizes of a view came from."""
+        given = list(_integers(self.pending))
+        if len(given) == len(sizes) and all(int(a) in (b, -1) for a, b in zip(given, sizes, strict=True)):
+            return [None if int(value) == -1 else expression_of(value) for value in given]
+        return [self.provenance(size) for size in sizes]
+
+    def traced_size(self, tensor: torch.Tensor, size: torch.Size) -> torch.Size:
+        """Return a shape whose labelled dimensions are traced integers."""
+        sheets = self.sheets(tensor)
+        if not sheets:
+            return size
+        return torch.Size([self._traced(sheets, dim, value) for dim, value in enumerate(size)])
+
+    def _traced(self, sheets: Sequence[Sheet], dim: int, value: int) -> int:
+        for sheet in sheets:
+            if sheet.shape[dim] > 1:
+                return TracedInt(value, extent_of(sheet, dim), self.compared)
+        return value
+
+    def compared(self, one: TracedInt, other: int) -> None:
+        """Two integers were found equal while the model ran: they must be equal after the cut, too."""
+        for extent, expression in ((one, other), (other, one)):
+            found = expression_of(extent)
+            if isinstance(found, Extent) and not isinstance(expression_of(expression), Extent):
+                self.use(expression_of(expression), found)
+                return
+
+    def where(self, why: str) -> Reason:
+        """Return a reason with the operation that is running and the user's line that called it."""
+        op = str(self.operation).removeprefix("aten.") if self.operation is not None else ""
+        source, module = user_frame()
+        return Reason(why, op.partition(".")[0], source, module)
+
+
+def extent_of(sheet: Sheet, dim: int) -> Extent:
+    """Return the extent of a labelled dimension."""
+    return Extent(np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1))
+
+
+def _rows(sheet: Sheet, dims: Sequence[int]) -> np.ndarray:
+    front = np.moveaxis(sheet, dims, range(len(dims)))
+    return front.reshape(int(np.prod(front.shape[: len(dims)])), -1)
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """Walk the integers among the arguments of a call, in order."""
+    if isinstance(value, int):
+        if not isinstance(value, bool):
+            yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, slice):
+        yield from _integers((value.start, value.stop, value.step))
+    elif isinstance(value, dict):
+        yield from _integers(list(value.values()))
+
+
+def user_frame() -> tuple[str, str]:
+    """Return "file.py:line" of the innermost frame outside of torch and secateur, and the class of its module."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("torch.", "secateur.graph", "numpy", "secateur.surgery")) and name != "torch":
+            holder = frame.f_locals.get("self")
+            module = type(holder).__name__ if isinstance(holder, torch.nn.Module) else ""
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}", module
+        frame = frame.f_back
+    return "", ""
+
+
+class _Functions(TorchFunctionMode):
+    """Remembers the arguments of the call that is running, and hands out traced shapes."""
+
+    def __init__(self, run: LabelRun) -> None:
+        self.run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is _SHAPE:
+            return self.run.traced_size(args[0], func(*args))
+        if func is torch.Tensor.size:
+            size = self.run.traced_size(args[0], args[0].shape)
+            return size if len(args) == 1 and not kwargs else size[args[1] if len(args) > 1 else kwargs["dim"]]
+        self.run.pending = (args, kwargs) if kwargs else (args,)
+        return func(*args, **kwargs) if kwargs else func(*args)
+
+
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
+class _Operations(TorchDispatchMode):
+    """Runs each ATen operation and its rule."""
+
+    def __init__(self, run: LabelRun) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = rule_for(func)
+        if found is None and func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
+        self.run.operation = func
+        return self.run.operate(func, found, args, kwargs)
+
+
+@contextmanager
+def running(run: LabelRun) -> Iterator[None]:
+    """Run the body on labels."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(), _Functions(run), _Operations(run):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,0 +1,212 @@
+"""From a choice of units to what every tensor keeps, in order, and to the integers of the model's code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.errors import PlanError, TraceError
+from secateur.graph.coupling import Coupling, couple
+from secateur.graph.groups import Axis, Graph, Realized
+from secateur.graph.provenance import Attribute, Extent, attributes_in, evaluate, solved
+from secateur.graph.recording import Use
+from secateur.graph.tracing import record
+
+Place = tuple[str, Axis]
+
+
+def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
+    """See `Graph.realize`."""
+    coupling = graph.coupling
+    assert coupling is not None, "a graph made by hand cannot be realised"
+    _check(graph, kept)
+    alive = _alive(coupling, kept)
+    attributes = solve(coupling, alive, graph)
+    keep = _kept_indices(coupling, alive)
+    if any((~alive[coupling.unit_of[matrix]]).any() for matrix, _ in coupling.tables) and not graph.on_data:
+        keep = _in_order(graph, coupling, alive, keep, attributes)
+    changed = {str(attribute): value for attribute, value in attributes.items() if value != _now(graph, attribute)}
+    return Realized(_named(graph, keep), changed, {})
+
+
+def _check(graph: Graph, kept: Sequence[np.ndarray]) -> None:
+    counts = [len(units) for units in kept]
+    for group, count in zip(graph.groups, counts, strict=True):
+        if count == 0:
+            raise PlanError(f"Nothing is left of {group.name}: a layer needs at least one channel. Keep one or more.")
+    equalities = graph.equalities
+    broken = np.flatnonzero(equalities.matrix @ np.asarray(counts, np.int64) != equalities.target) if counts else []
+    if len(broken):
+        names = [graph.groups[number].name for number in np.flatnonzero(equalities.matrix[broken[0]])]
+        reason = equalities.reasons[broken[0]]
+        raise PlanError(
+            f"The numbers of channels kept of {', '.join(names[:4])} do not fit together: {reason.text} ({reason.source}). "
+            "Keep as many in each."
+        )
+
+
+def _alive(coupling: Coupling, kept: Sequence[np.ndarray]) -> np.ndarray:
+    starts = np.cumsum(coupling.sizes) - coupling.sizes
+    flat = np.zeros(int(coupling.sizes.sum()), bool)
+    for start, units in zip(starts, kept, strict=True):
+        flat[start + np.asarray(units, np.int64)] = True
+    alive = np.ones(len(coupling.family_of), bool)
+    free = coupling.family_of >= 0
+    alive[free] = flat[starts[coupling.family_of[free]] + coupling.rank_of[free]]
+    return alive
+
+
+def _kept_indices(coupling: Coupling, alive: np.ndarray) -> dict[Place, np.ndarray]:
+    """Return the kept indices, ascending, of every axis that loses some."""
+    atoms_alive = alive[coupling.unit_of[1:]]
+    result = {}
+    for place, start, size in zip(coupling.atoms.axes, coupling.atoms.starts, coupling.atoms.sizes(), strict=True):
+        own = atoms_alive[start - 1 : start - 1 + size]
+        if not own.all():
+            result[place] = np.flatnonzero(own)
+    return result
+
+
+# -- integers --------------------------------------------------------------------------------------------------------
+
+
+def solve(coupling: Coupling, alive: np.ndarray, graph: Graph) -> dict[Attribute, int]:
+    """Return the value of every attribute that gives a size, so that every use comes out right.
+
+    Raises:
+        PlanError: there is none; names the attribute and the line.
+    """
+    known: dict[Attribute, int] = {}
+    size = _Size(coupling, alive)
+
+    def value(attribute: Attribute) -> int:
+        return known.get(attribute, _now(graph, attribute))
+
+    pending = sorted(coupling.uses, key=lambda use: len(attributes_in(use.expression)))
+    for use in pending:
+        unknown = [attribute for attribute in dict.fromkeys(attributes_in(use.expression)) if attribute not in known]
+        target = size(use.extent)
+        if unknown and evaluate(use.expression, value, size) != target:
+            found = solved(use.expression, target, unknown[-1], value, size)
+            known[unknown[-1]] = found if found is not None else value(unknown[-1])
+        elif len(unknown) == 1:
+            known[unknown[0]] = value(unknown[0])
+    for use in pending:
+        if evaluate(use.expression, value, size) != size(use.extent):
+            raise PlanError(_unsolved(use, size(use.extent)))
+    return known
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The size of an extent once the dead units are gone."""
+
+    coupling: Coupling
+    alive: np.ndarray
+
+    def __call__(self, extent: Extent) -> int:
+        labels = self.coupling.narrowed(extent.labels)
+        living = (labels == 0) | self.alive[self.coupling.unit_of[labels]]
+        return int(living.sum(axis=0).max(initial=0))
+
+
+def _now(graph: Graph, attribute: Attribute) -> int:
+    assert graph.model is not None
+    value = vars(graph.model.get_submodule(attribute.module))[attribute.key]
+    return value if attribute.index is None else value[attribute.index]
+
+
+def _unsolved(use: Use, size: int) -> str:
+    names = ", ".join(str(attribute) for attribute in attributes_in(use.expression)) or "the size"
+    return (
+        f"{names} cannot be rewritten so that the size at {use.reason.source} becomes {size}. "
+        "Leave these channels whole (ignore=), or give the layer an integer of its own."
+    )
+
+
+# -- order -----------------------------------------------------------------------------------------------------------
+
+
+def _in_order(
+    graph: Graph, coupling: Coupling, alive: np.ndarray, keep: dict[Place, np.ndarray], attributes: dict[Attribute, int]
+) -> dict[Place, np.ndarray]:
+    """Put kept indices into the order that the code wants.
+
+    Where channels are shuffled, the kept ones need not stay ascending. The model's code is run on fresh labels at the
+    new widths; units of the same kind are interchangeable, so each new unit is given to an old one of its kind, in
+    order, and every axis follows. If the kinds differ the order stays ascending, and the proof of structure decides.
+    """
+    assert graph.model is not None
+    integers = {str(attribute): value for attribute, value in attributes.items()}
+    try:
+        run = record(graph.model, graph.example, graph.free_outputs, integers, _shapes(graph, keep))
+    except TraceError as error:
+        raise PlanError(f"The model does not run at the chosen widths. {error}") from error
+    fresh = couple(run)
+    partner = _partners(fresh, coupling, alive)
+    if partner is None:
+        return keep
+    return {place: _ordered(coupling, fresh, partner, place, indices) for place, indices in keep.items()}
+
+
+def _shapes(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, list[int]] = {}
+    for (tensor, axis), indices in keep.items():
+        shape = shapes.setdefault(tensor, list(graph.tensors[tensor].shape))
+        if axis == "grouped":
+            rows = graph.tensors[tensor].shape[1]
+            shape[1] = len(indices) // len(np.unique(indices // rows))
+        else:
+            shape[axis] = len(indices)
+    return {tensor: tuple(shape) for tensor, shape in shapes.items()}
+
+
+def _partners(fresh: Coupling, coupling: Coupling, alive: np.ndarray) -> np.ndarray | None:
+    """Return for each new unit the old unit that takes its place; None if other channels are coupled at the new widths."""
+    new, old = fresh.marks, coupling.marks
+    living = np.flatnonzero(alive)
+    living = living[np.lexsort((_first_atoms(coupling)[living], old[living, 1], old[living, 0]))]
+    order = np.lexsort((_first_atoms(fresh), new[:, 1], new[:, 0]))
+    if len(living) != len(order) or (old[living] != new[order]).any():
+        return None
+    partner = np.empty(len(order), np.int64)
+    partner[order] = living
+    return partner
+
+
+def _first_atoms(coupling: Coupling) -> np.ndarray:
+    first = np.full(len(coupling.family_of), len(coupling.unit_of), np.int64)
+    np.minimum.at(first, coupling.unit_of, np.arange(len(coupling.unit_of)))
+    return first
+
+
+def _ordered(coupling: Coupling, fresh: Coupling, partner: np.ndarray, place: Place, indices: np.ndarray) -> np.ndarray:
+    at = coupling.atoms.axes.index(place)
+    old_units = coupling.unit_of[coupling.atoms.starts[at] + indices]
+    start = fresh.atoms.starts[fresh.atoms.axes.index(place)]
+    new_units = partner[fresh.unit_of[start : start + len(indices)]]
+    result = np.empty(len(indices), np.int64)
+    result[np.lexsort((np.arange(len(indices)), new_units))] = indices[np.lexsort((indices, old_units))]
+    return result
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def _named(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, dict[Axis, list[int]]]:
+    """Return kept indices by every name of a tensor; a grouped convolution's rows as a list per remaining group."""
+    result: dict[str, dict[Axis, list[int]]] = {}
+    for (tensor, axis), indices in keep.items():
+        info = graph.tensors[tensor]
+        value = indices.tolist() if axis != "grouped" else _by_group(indices, info.shape[1])
+        for alias in info.aliases:
+            result.setdefault(alias, {})[axis] = value
+    return result
+
+
+def _by_group(indices: np.ndarray, rows: int) -> list[list[int]]:
+    groups = indices // rows
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return [(part % rows).tolist() for part in np.split(indices, starts[1:])]

@@ -1,0 +1,122 @@
+"""Put stand-ins into a model for the time of a trace, and take every one of them out again.
+
+Parameters and buffers are replaced by tensors without data (or by aliases of the real ones), integers in attributes by
+traced ones. Whatever happens inside, the model's modules get their own dictionaries back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.graph.groups import TensorInfo
+from secateur.graph.provenance import TracedInt, with_origin
+
+# Geometry of torch's own layers: never the size of anything that is cut.
+GEOMETRY = frozenset(
+    "kernel_size stride padding dilation output_padding _reversed_padding_repeated_twice transposed "
+    "padding_mode return_indices ceil_mode scale_factor size output_size dim start_dim end_dim".split()
+)
+
+
+def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
+    """List the parameters and buffers of a model by first name, aliases beside them.
+
+    Aliases are names of the same tensor object: tied weights, or one module registered twice.
+    """
+    names: dict[int, list[str]] = {}
+    tensors: dict[int, tuple[torch.Tensor, bool]] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for store, is_buffer in ((module._parameters, False), (module._buffers, True)):
+            for key, tensor in store.items():
+                if tensor is not None:
+                    names.setdefault(id(tensor), []).append(f"{prefix}.{key}" if prefix else key)
+                    tensors[id(tensor)] = (tensor, is_buffer)
+    infos = {}
+    for key, (tensor, is_buffer) in tensors.items():
+        first = names[key][0]
+        infos[first] = TensorInfo(first, tuple(tensor.shape), tuple(names[key]), is_buffer)
+    return infos
+
+
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a tensor or attribute, and the last part of the name."""
+    path, _, key = name.rpartition(".")
+    return model.get_submodule(path), key
+
+
+@contextmanager
+def staged(
+    model: nn.Module,
+    stand_in: Callable[[str, torch.Tensor], torch.Tensor],
+    compared: Callable[[TracedInt, int], None],
+    integers: Mapping[str, int] | None = None,
+    training: bool = False,
+) -> Iterator[None]:
+    """Run the body with stand-ins in the model.
+
+    Args:
+        model: the model; restored on the way out, also after an exception.
+        stand_in: from a tensor's first name and the tensor to what takes its place.
+        compared: called when a traced integer turns out equal to another.
+        integers: new values of attributes ("path.key", "path.key[0]"), for a run at other widths.
+        training: the mode in which the body runs.
+    """
+    modules = list(model.named_modules())
+    saved = [(module, dict(module.__dict__)) for _, module in modules]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    made: dict[int, torch.Tensor] = {}
+    try:
+        for path, module in modules:
+            _stage(module, path, stand_in, made, compared, integers or {})
+            module.training = training
+        with torch.random.fork_rng(enabled=torch.cuda.is_available()):
+            yield
+    finally:
+        for module, dictionary in saved:
+            module.__dict__.clear()
+            module.__dict__.update(dictionary)
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+def _stage(
+    module: nn.Module,
+    path: str,
+    stand_in: Callable[[str, torch.Tensor], torch.Tensor],
+    made: dict[int, torch.Tensor],
+    compared: Callable[[TracedInt, int], None],
+    integers: Mapping[str, int],
+) -> None:
+    def replaced(name: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        if id(tensor) not in made:
+            made[id(tensor)] = stand_in(f"{path}.{name}" if path else name, tensor)
+        return made[id(tensor)]
+
+    own = module.__dict__
+    for store in ("_parameters", "_buffers"):
+        own[store] = {name: replaced(name, tensor) for name, tensor in own[store].items()}
+    torch_made = type(module).__module__.startswith("torch.nn.")
+    for key, value in list(own.items()):
+        if isinstance(value, torch.Tensor):
+            own[key] = made[id(value)] if id(value) in made else stand_in("", value)
+        elif not (torch_made and key in GEOMETRY):
+            own[key] = with_origin(_renewed(value, path, key, integers), path, key, compared)
+
+
+def _renewed(value: Any, path: str, key: str, integers: Mapping[str, int]) -> Any:
+    name = f"{path}.{key}" if path else key
+    if type(value) is int:
+        return integers.get(name, value)
+    if type(value) in (list, tuple) and integers:
+        return type(value)(integers.get(f"{name}[{i}]", item) for i, item in enumerate(value))
+    return value

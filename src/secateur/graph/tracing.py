@@ -1,0 +1,194 @@
+"""`trace`: run a model once on labels, and find out which of its channels go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import TraceError
+from secateur.graph import building
+from secateur.graph import rules as rules
+from secateur.graph.calls import Call, calls_of
+from secateur.graph.coupling import couple
+from secateur.graph.groups import CallShape, Graph
+from secateur.graph.recording import Recorder
+from secateur.graph.running import LabelRun, running
+from secateur.graph.staging import staged, tensor_infos
+
+StandIn = Callable[[str, torch.Tensor], torch.Tensor]
+
+
+def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
+    """Find out which channels of a model are coupled.
+
+    The model runs once on tensors without data (on real ones only if its forward reads values); it is left as it was.
+    It is traced as in evaluation, and once more as in training if that reaches further layers.
+
+    Args:
+        model: any module that runs on `example`, on any device.
+        example: a tensor, a tuple of arguments, a dict of keyword arguments, or a list of such calls.
+        free_outputs: the channels that leave the model may be cut, too (a backbone on its way into a host).
+
+    Raises:
+        TraceError: the model itself fails on the example (its own error is shown).
+
+    Example:
+        >>> graph = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), torch.zeros(1, 3, 9, 9))
+        >>> [(group.name, group.size) for group in graph.groups]
+        [('0', 8)]
+    """
+    _check_model(model)
+    calls = calls_of(example)
+    recorder = record(model, calls, free_outputs=free_outputs)
+    tensors = building.with_conv_groups(tensor_infos(model), recorder.atoms)
+    coupling = couple(recorder)
+    groups = building.groups_of(coupling)
+    layers, idle = building.layers_of(model, tensors, coupling)
+    return Graph(
+        groups=groups,
+        equalities=building.equalities_of(coupling),
+        protected=building.protected_of(coupling),
+        costs=building.costs_of(model, tensors, groups, coupling, recorder.counts),
+        tensors=tensors,
+        layers=layers,
+        unreached=idle,
+        calls=tuple(shape_of(call) for call in calls),
+        model=model,
+        coupling=coupling,
+        example=calls,
+        free_outputs=free_outputs,
+        on_data=recorder.on_data,
+        trained_paths=recorder.trained_paths,
+    )
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError(
+            "The model is scripted (torch.jit), so its code cannot be followed. Pass the module that it was scripted from."
+        )
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"The model is a {type(model).__name__}, not a torch.nn.Module. Pass the module itself.")
+
+
+def shape_of(call: Call) -> CallShape:
+    """Return the shapes and dtypes of the tensors of a call."""
+    tensors = call.tensors()
+    return CallShape(
+        tuple(tuple(tensor.shape) for tensor in tensors), tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+    )
+
+
+def record(
+    model: nn.Module,
+    calls: Sequence[Call],
+    free_outputs: bool = False,
+    integers: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Recorder:
+    """Run a model on fresh atoms and return what was recorded.
+
+    Args:
+        model: the model.
+        calls: what it is called with.
+        free_outputs: do not fix what leaves the model.
+        integers: new values of attributes, for a run at other widths.
+        shapes: new shapes of tensors by first name, for a run at other widths (on tensors without data only).
+    """
+    try:
+        return _recorded(model, calls, free_outputs, integers, shapes, real=False)
+    except Exception as error:
+        if shapes is not None or any(parameter.is_meta for parameter in model.parameters()):
+            raise TraceError(f"The model does not run on tensors without data: {type(error).__name__}: {error}") from error
+        return _recorded_on_data(model, calls, free_outputs)
+
+
+def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: bool) -> Recorder:
+    try:
+        return _recorded(model, calls, free_outputs, None, None, real=True)
+    except Exception as error:
+        raise TraceError(
+            f"The model fails on the example by itself: {type(error).__name__}: {error} "
+            "Check the shape and type of the example, and that the model runs on it."
+        ) from error
+
+
+def _recorded(
+    model: nn.Module,
+    calls: Sequence[Call],
+    free_outputs: bool,
+    integers: Mapping[str, int] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    real: bool,
+) -> Recorder:
+    run = Recorder(model, shapes)
+    run.on_data = real
+    calls = [call.map(_on(_device_of(model)) if real else _without_data) for call in calls]
+    stand_in = run.with_data if real else run.without_data
+    run_calls(run, model, calls, stand_in, free_outputs, integers, training=False)
+    if run.idle(model):
+        run.counting = False
+        _also_in_training(run, model, calls, stand_in, free_outputs, integers)
+    return run
+
+
+def _also_in_training(
+    run: Recorder, model: nn.Module, calls: Sequence[Call], stand_in: StandIn, free_outputs: bool, integers: Mapping[str, int] | None
+) -> None:
+    """Paths that only training takes; a model that cannot be trained on the example keeps what evaluation reached."""
+    mark = run.mark()
+    try:
+        run_calls(run, model, calls, stand_in, free_outputs, integers, training=True)
+        run.trained_paths = True
+    except Exception:
+        run.back_to(mark)
+
+
+def run_calls(
+    run: LabelRun,
+    model: nn.Module,
+    calls: Sequence[Call],
+    stand_in: StandIn,
+    free_outputs: bool,
+    integers: Mapping[str, int] | None,
+    training: bool,
+) -> None:
+    """Run every call on labels; what leaves the model is fixed unless it is free."""
+    with staged(model, stand_in, run.compared, integers, training), running(run):
+        for call in calls:
+            output = model(*call.args, **call.kwargs)
+            if not free_outputs:
+                run.operation = None
+                for tensor in tensors_in(output):
+                    for sheet in run.sheets(tensor):
+                        run.fix(sheet, "these channels leave the model")
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in an output: in containers, dataclasses and mappings of any depth."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    if isinstance(value, (list, tuple, set)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    if is_dataclass(value):
+        return [tensor for field in fields(value) for tensor in tensors_in(getattr(value, field.name))]
+    return []
+
+
+def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device="meta")
+
+
+def _on(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda tensor: tensor.detach().to(device)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

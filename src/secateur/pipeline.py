@@ -1,0 +1,78 @@
+"""`prune`: trace, plan, cut and verify in one call."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from secateur.errors import ProofError
+from secateur.graph.groups import Graph
+from secateur.graph.tracing import trace
+from secateur.planning.planning import plan as make_plan
+from secateur.planning.plans import Plan
+from secateur.surgery.cutting import cut
+from secateur.surgery.proof import verify
+
+MOST_REPAIRS = 8
+
+log = logging.getLogger("secateur")
+
+
+def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: Any) -> tuple[nn.Module, Plan]:
+    """Make a model smaller, and prove it.
+
+    A family of channels that fails the proof is left whole, the rest planned again, and that is logged; a model that
+    fails is never returned.
+
+    Args:
+        model: the model; untouched.
+        example: how it is called: a tensor, a tuple, a dict of keyword arguments, or a list of such calls.
+        free_outputs: the channels that leave the model may be cut, too.
+        **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
+
+    Returns:
+        The pruned model, of the same class, and the plan; `plan.proof` has the figures.
+
+    Raises:
+        TraceError: the model does not run on the example.
+        PlanError: the budget makes no sense, or cannot be met.
+        ProofError: no plan for this budget passes the proof.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3))
+        >>> small, plan = prune(model, torch.zeros(1, 3, 16, 16), ratio=0.5)
+        >>> small[0].weight.shape
+        torch.Size([8, 3, 3, 3])
+    """
+    graph = trace(model, example, free_outputs=free_outputs)
+    ignore = list(budget.pop("ignore", ()))
+    for _ in range(MOST_REPAIRS):
+        plan = make_plan(graph, model, ignore=ignore, **budget)
+        small = cut(model, plan)
+        try:
+            return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
+        except ProofError as error:
+            culprits = _culprits(graph, plan, error, ignore)
+            if not culprits:
+                raise
+            log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
+            ignore += culprits
+    raise ProofError(
+        f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
+        "Name further layers to leave whole (ignore=)."
+    )
+
+
+def _culprits(graph: Graph, plan: Plan, error: ProofError, known: list[str]) -> list[str]:
+    """Return the layers whose channels the tensors of a failed proof belong to."""
+    found: list[str] = []
+    for group in graph.groups:
+        tensors = {member.tensor for member in group.members}
+        if tensors.intersection(error.tensors) and any(tensor in plan.keep for tensor in tensors):
+            found.append(group.members[0].layer)
+    return [layer for layer in dict.fromkeys(found) if layer and layer not in known]
+
+

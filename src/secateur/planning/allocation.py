@@ -1,0 +1,239 @@
+"""How many units each group keeps: a ratio of each, or caps on any costs (docs/design.md, section 6).
+
+The widths asked for grow along a path, from every group at its floor to every group whole; a cap is met by bisecting
+along it, and what rounding leaves is filled up unit by unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from secateur.errors import PlanError
+from secateur.planning.budgets import Cap, shown
+from secateur.planning.widths import Widths
+
+_ENOUGH = 0.99  # of the budget
+_LEVELS = 1 << 16
+_SWAPS = 4000  # pairs tried at most to come nearer to a budget
+
+
+class Path(Protocol):
+    """How widths grow, level by level, from the floors to the full sizes; every level is at least the one below."""
+
+    @property
+    def top(self) -> int:
+        """The highest level."""
+        ...
+
+    def at(self, level: int) -> np.ndarray:
+        """Return the width wanted for each variable."""
+        ...
+
+    def urgency(self, kept: np.ndarray) -> np.ndarray:
+        """Return for each variable how soon its next unit is due, the smallest first."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SameShare:
+    """Every group loses the same share of what it may lose, so that narrow groups keep relatively more."""
+
+    widths: Widths
+    top: int = _LEVELS
+
+    def at(self, level: int) -> np.ndarray:
+        """Return the width wanted for each variable."""
+        return self.widths.lowest + (self.widths.sizes - self.widths.lowest) * (level / self.top)
+
+    def urgency(self, kept: np.ndarray) -> np.ndarray:
+        """Return the share of what each variable may lose that it still has."""
+        return (kept - self.widths.lowest) / np.maximum(self.widths.sizes - self.widths.lowest, 1)
+
+
+class ByImportance:
+    """Units of all groups compete: the most important ones above the floors come first."""
+
+    def __init__(self, widths: Widths, importances: Sequence[np.ndarray]) -> None:
+        self._lowest = widths.lowest
+        curves = _curves(widths, importances)
+        values = np.concatenate([curve[low:] for curve, low in zip(curves, widths.lowest, strict=True)])
+        self._owners = np.repeat(np.arange(len(curves)), widths.sizes - widths.lowest)
+        self._order = np.argsort(-values, kind="stable")
+        self._rank = np.argsort(self._order)
+        self._start = np.concatenate([[0], np.cumsum(widths.sizes - widths.lowest)])
+        self.top = len(values)
+
+    def at(self, level: int) -> np.ndarray:
+        """Return the floors and how many of the `level` most important units above them each variable has."""
+        return self._lowest + np.bincount(self._owners[self._order[:level]], minlength=len(self._lowest))
+
+    def urgency(self, kept: np.ndarray) -> np.ndarray:
+        """Return the rank of each variable's next unit."""
+        position = self._start[:-1] + kept - self._lowest
+        ranks = np.append(self._rank, 0)[np.minimum(position, self.top)]
+        return np.where(position < self._start[1:], ranks, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """How many units each group keeps, and what that costs."""
+
+    kept: np.ndarray  # (groups,)
+    reached: Mapping[str, float] = field(default_factory=dict)  # the cost under each cap
+    step: Mapping[str, float] = field(default_factory=dict)  # where a budget is not met to 1 %: what one step more adds
+
+
+def by_ratio(widths: Widths, ratios: np.ndarray) -> Allocation:
+    """Return the allocation in which each group loses its share of `ratios` (per group), in whole units.
+
+    A fraction of a unit is kept; a group without a ratio (NaN) is left whole; where groups must keep equally many, the
+    smallest of their ratios counts. Floors, steps and equalities come first.
+    """
+    ratio = np.full(len(widths.sizes), np.inf)
+    np.fmin.at(ratio, widths.variable_of, ratios)
+    ratio = np.where(np.isfinite(ratio), ratio, 0)
+    # The inner rounding takes away what is left of decimal fractions: 0.29 * 100 is not 28.999999999999996.
+    wanted = widths.sizes - np.floor(np.round(ratio * widths.sizes, 9))
+    return Allocation(widths.of_groups(widths.settle(wanted)))
+
+
+def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
+    """Return the widest allocation along `path` that stays within every cap.
+
+    No group's kept share falls below a quarter of the median one, unless the group is at its floor. The tightest cap
+    is met within 1 % from below; where no single step and no exchange of two reaches that, `step` says what the
+    smallest step more would add.
+
+    Raises:
+        PlanError: the caps are below the smallest reachable costs; says what these are.
+    """
+    search = _Search(widths, tuple(caps))
+    kept = search.settle(path.at(0))
+    if search.fill(kept) > 1:
+        raise PlanError(_too_small(search, kept))
+    low, high = 0, path.top
+    while high - low > 1:
+        middle = (low + high) // 2
+        candidate = search.settle(path.at(middle))
+        if search.fill(candidate) <= 1:
+            low, kept = middle, candidate
+        else:
+            high = middle
+    kept = _fill_up(search, kept, path)
+    step = {} if search.fill(kept) >= _ENOUGH else search.smallest_step(kept)
+    groups = widths.of_groups(kept)
+    return Allocation(groups, {cap.name: cap.cost(groups) for cap in caps}, step)
+
+
+def starved(widths: Widths, kept: np.ndarray) -> np.ndarray:
+    """Return, for each variable, the width that a quarter of the median share asks for; 0 where it has that.
+
+    The median is over the groups that may be cut. A variable at its floor is never starved.
+    """
+    free = (widths.lowest < widths.sizes)[widths.variable_of]
+    if not free.any():
+        return np.zeros_like(kept)
+    quarter = np.median(widths.of_groups(kept / widths.sizes)[free]) / 4
+    needed = np.ceil(quarter * widths.sizes - 1e-9).astype(np.int64)
+    return np.where((kept < needed) & (kept > widths.lowest), needed, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    widths: Widths
+    caps: tuple[Cap, ...]
+
+    def fill(self, kept: np.ndarray) -> float:
+        groups = self.widths.of_groups(kept)
+        return max(cap.fill(groups) for cap in self.caps)
+
+    def settle(self, wanted: np.ndarray) -> np.ndarray:
+        """Return the allowed widths nearest to the wanted ones, none of them starved."""
+        at_least = self.widths.lowest
+        kept = self.widths.settle(wanted)
+        # Raising the starved may raise the median; each round raises one more, and a few always do.
+        for _ in range(len(self.widths.sizes)):
+            needed = starved(self.widths, kept)
+            if not (needed > at_least).any():
+                break
+            at_least = np.maximum(at_least, needed)
+            kept = self.widths.settle(wanted, at_least)
+        return kept
+
+    def fits(self, candidate: np.ndarray | None, kept: np.ndarray) -> bool:
+        """Tell whether a change stays within the caps and starves nobody more than before."""
+        if candidate is None or self.fill(candidate) > 1:
+            return False
+        return bool(np.count_nonzero(starved(self.widths, candidate)) <= np.count_nonzero(starved(self.widths, kept)))
+
+    def wider(self, kept: np.ndarray, variable: int) -> np.ndarray | None:
+        """Return the next larger widths for a variable that do not leave it starved."""
+        candidate = self.widths.wider(kept, variable)
+        if candidate is None:
+            return None
+        needed = int(starved(self.widths, candidate)[variable])
+        return self.widths.raised(kept, variable, needed) if needed else candidate
+
+    def smallest_step(self, kept: np.ndarray) -> dict[str, float]:
+        groups = self.widths.of_groups(kept)
+        more = [w for v in range(len(kept)) if (w := self.widths.wider(kept, v)) is not None]
+        tightest = max(self.caps, key=lambda cap: cap.fill(groups))
+        added = [tightest.cost(self.widths.of_groups(w)) - tightest.cost(groups) for w in more]
+        return {tightest.name: min(value for value in added if value > 0)} if any(v > 0 for v in added) else {}
+
+
+def _fill_up(search: _Search, kept: np.ndarray, path: Path) -> np.ndarray:
+    while search.fill(kept) < _ENOUGH:
+        better = next(_fitting_steps(search, kept, path), None)
+        if better is None:
+            better = _exchange(search, kept, path)
+        if better is None:
+            break
+        kept = better
+    return kept
+
+
+def _fitting_steps(search: _Search, kept: np.ndarray, path: Path) -> Iterator[np.ndarray]:
+    for variable in np.argsort(path.urgency(kept), kind="stable"):
+        candidate = search.wider(kept, int(variable))
+        if candidate is not None and search.fits(candidate, kept):
+            yield candidate
+
+
+def _exchange(search: _Search, kept: np.ndarray, path: Path) -> np.ndarray | None:
+    """Return the best of the widths that give one step to a variable and take one from another, if it fills more."""
+    best, best_fill = None, search.fill(kept) + 1e-9
+    order = np.argsort(path.urgency(kept), kind="stable")
+    pairs = ((int(taken), int(given)) for taken in order[::-1] for given in order if taken != given)
+    for _, (taken, given) in zip(range(_SWAPS), pairs, strict=False):
+        less = search.widths.narrower(kept, taken)
+        candidate = None if less is None else search.wider(less, given)
+        if candidate is None or search.fill(candidate) <= best_fill or not search.fits(candidate, kept):
+            continue
+        best, best_fill = candidate, search.fill(candidate)
+        if best_fill >= _ENOUGH:
+            break
+    return best
+
+
+def _curves(widths: Widths, importances: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return each variable's importances, the largest first, averaged over its groups."""
+    summed = [np.zeros(size) for size in widths.sizes]
+    counts = np.bincount(widths.variable_of, minlength=len(summed))
+    for variable, importance in zip(widths.variable_of, importances, strict=True):
+        summed[variable] += np.sort(importance)[::-1][: widths.sizes[variable]]
+    return [total / count for total, count in zip(summed, counts, strict=True)]
+
+
+def _too_small(search: _Search, kept: np.ndarray) -> str:
+    groups = search.widths.of_groups(kept)
+    asked = " and ".join(f"{cap.name}={shown(cap.limit)}" for cap in search.caps)
+    floors = " and ".join(f"{cap.name}={shown(cap.cost(groups))}" for cap in search.caps)
+    return (
+        f"A budget of {asked} is below the smallest reachable, which is {floors} with every group at its floor. "
+        "Ask for at least that, lower min_channels, raise max_ratio, or put more layers in scope."
+    )

@@ -1,0 +1,148 @@
+"""Tables for people: what `analyze`, `prune` and `demo` show, built with rich and printed by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from secateur.graph.groups import Graph
+from secateur.measurement.branches import BranchCost, total_cost
+from secateur.measurement.layers import Change, LayerChange, ModelChange
+from secateur.measurement.prunable import Coverage, GroupShare, ProtectedLayer
+from secateur.measurement.timing import Timing
+from secateur.reporting.numbers import bar, short_count, short_source
+from secateur.surgery.proof import Proof
+
+
+def branch_table(branches: Sequence[BranchCost], title: str, inference: Sequence[BranchCost] = ()) -> Table:
+    """Tabulate branches in both countings; with `inference`, the MACs of that graph stand beside the traced one's."""
+    table = _table(title)
+    table.add_column("branch")
+    table.add_column("params\nconv + linear", justify="right")
+    table.add_column("params\neverything", justify="right")
+    traced = "training graph" if inference else "conv + linear"
+    table.add_column(f"MACs\n{traced}", justify="right")
+    if inference:
+        table.add_column("MACs\ninference graph", justify="right")
+    table.add_column("MACs\neverything", justify="right")
+    table.add_column("share of MACs", no_wrap=True)
+    total = total_cost(branches)
+    inferred = [*inference, total_cost(inference)] if inference else [None] * (len(branches) + 1)
+    for branch, other in zip([*branches, total], inferred, strict=True):
+        counts = [branch.params, branch.all_params, branch.macs, *([other.macs] if other else []), branch.all_macs]
+        share = branch.macs / total.macs if total.macs else 0.0
+        if branch is total:
+            table.add_section()
+        table.add_row(branch.name, *map(short_count, counts), f"{bar(share)} {share:4.0%}")
+    return table
+
+
+def group_table(shares: Sequence[GroupShare], title: str = "Coupled groups: these channels go together") -> Table:
+    """Tabulate the groups of coupled channels, alike ones in one line."""
+    table = _table(title)
+    table.add_column("group", overflow="fold")
+    table.add_column("channels", justify="right")
+    table.add_column("layers", justify="right")
+    table.add_column("params", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("note")
+    for share in shares:
+        note = "statistics across channels" if share.statistics else ""
+        size = f"{share.groups} x {share.size}" if share.groups > 1 else str(share.size)
+        table.add_row(share.name, size, str(len(share.layers)), *map(short_count, (share.params, share.macs)), note)
+    return table
+
+
+def protected_table(protected: Sequence[ProtectedLayer], title: str = "Protected: never cut") -> Table:
+    """Tabulate the channels that stay, with the reason and the line of the user's code."""
+    table = _table(title)
+    table.add_column("layer", overflow="fold")
+    table.add_column("channels", justify="right")
+    table.add_column("why", overflow="fold", ratio=1)
+    table.add_column("where", no_wrap=True)
+    for entry in protected:
+        table.add_row(entry.layer or "(model)", str(entry.channels), entry.reason, short_source(entry.source))
+    return table
+
+
+def layer_table(change: ModelChange, title: str) -> Table:
+    """Tabulate every convolution and linear layer before and after, with a bar for the channels that are left."""
+    table = _table(title)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("layer", overflow="fold")
+    table.add_column("channels", justify="right", no_wrap=True)
+    table.add_column("kept", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    for number, layer in enumerate(change.layers):
+        kept = Text(f"{bar(layer.channels.share)} {layer.channels.share:4.0%}")
+        table.add_row(str(number), layer.name, _arrow(layer.channels, plain=True), kept, *_costs(layer))
+    table.add_section()
+    table.add_row("", "everything", "", "", *_costs(change))
+    return table
+
+
+def timing_table(timings: Mapping[str, Timing], title: str) -> Table:
+    """Tabulate times: the median, and the 10th and 90th percentile; the speed-up is against the first line."""
+    table = _table(title)
+    table.add_column("")
+    table.add_column("median", justify="right")
+    table.add_column("10 % – 90 %", justify="right")
+    table.add_column("rounds", justify="right")
+    table.add_column("speed-up", justify="right")
+    first = next(iter(timings.values()))
+    for name, timing in timings.items():
+        spread = f"{timing.low:.1f} – {timing.high:.1f} ms"
+        speedup = f"{first.median / timing.median:.2f}x"
+        table.add_row(name, f"{timing.median:.1f} ms", spread, str(timing.rounds), speedup)
+    return table
+
+
+def accuracy_table(scores: Mapping[str, tuple[int, float]], title: str) -> Table:
+    """Tabulate parameters and accuracy of models, by name."""
+    table = _table(title)
+    table.add_column("")
+    table.add_column("params", justify="right")
+    table.add_column("accuracy", justify="right")
+    for name, (params, score) in scores.items():
+        table.add_row(name, short_count(params), f"{score:.1%}")
+    return table
+
+
+def coverage_line(graph: Graph, share: Coverage) -> str:
+    """Say in one line how much of the model can be cut at all."""
+    return (
+        f"{len(graph.groups)} coupled groups; up to {share.params:.1%} of the parameters and {share.macs:.1%} "
+        "of the MACs may be cut."
+    )
+
+
+def proof_line(proof: Proof) -> str:
+    """Say in one line what was proved, and how exact it came out."""
+    return f"Proof: {proof}."
+
+
+def total_line(change: ModelChange) -> str:
+    """Say in one line what became of parameters and MACs."""
+    return (
+        f"Parameters {_arrow(change.params)} ({change.params.share:.1%}), "
+        f"MACs {_arrow(change.macs)} ({change.macs.share:.1%})."
+    )
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _costs(change: ModelChange | LayerChange) -> tuple[str, str]:
+    return _arrow(change.params), _arrow(change.macs)
+
+
+def _arrow(change: Change, plain: bool = False) -> str:
+    write = str if plain else short_count
+    if change.before == change.after:
+        return write(change.before)
+    return f"{write(change.before)} → {write(change.after)}"

@@ -1,0 +1,170 @@
+"""`cut`: take the channels that a plan removes out of the user's own module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import CutError
+from secateur.graph.provenance import rewritten
+from secateur.graph.staging import tensor_infos
+from secateur.planning.plans import Plan
+
+
+def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
+    """Return a copy of `model` without the channels that `plan` removes.
+
+    The copy is of the same class; parameters shrink from (O, I, *k) to (O', I', *k), and the integers that the code
+    reads (`groups`, sizes in views, bounds of slices) follow. Tied tensors stay tied; mode, device, dtype, hooks and
+    `requires_grad` stay.
+
+    Args:
+        model: the full-size model that the plan was made for, or another checkpoint of it.
+        plan: what is kept.
+        inplace: cut `model` itself, and return it.
+
+    Raises:
+        CutError: the plan was made for another model; names the first tensor that differs.
+
+    Example:
+        >>> small = cut(model, plan)  # doctest: +SKIP
+        >>> small.conv1.weight.shape  # doctest: +SKIP
+        torch.Size([8, 3, 3, 3])
+    """
+    check_fits(model, plan)
+    small = model if inplace else copied(model)
+    for name, info in tensor_infos(small).items():
+        axes = plan.keep.get(name)
+        scale = plan.scales.get(name, 1.0)
+        if axes or scale != 1.0:
+            tensor = named_tensor(small, name)
+            _put(small, info.aliases, _shrunken(tensor, axes or {}, scale))
+    rewrite_integers(small, plan.attributes)
+    for path in {"", *(prefix for name in plan.keep for prefix in _prefixes(name))}:
+        describe(small.get_submodule(path))
+    return small
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return the modules that a tensor lies in: a parametrised layer is not the one that holds its tensor."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def check_fits(model: nn.Module, plan: Plan) -> None:
+    """Compare a model's tensors with a plan's fingerprint.
+
+    Raises:
+        CutError: a tensor is missing, unexpected or of another shape; names the first.
+    """
+    shapes = {alias: info.shape for info in tensor_infos(model).values() for alias in info.aliases}
+    remedy = "Pass the model that the plan was made for, or make a new plan."
+    for name, shape in plan.fingerprint.items():
+        if name not in shapes:
+            raise CutError(f"{type(model).__name__} has no tensor {name}, which the plan expects. {remedy}")
+        if tuple(shapes[name]) != tuple(shape):
+            raise CutError(f"{name} has shape {tuple(shapes[name])}, the plan expects {tuple(shape)}. {remedy}")
+    unknown = next((name for name in shapes if name not in plan.fingerprint), None)
+    if unknown is not None:
+        raise CutError(f"The plan does not know the tensor {unknown} of {type(model).__name__}. {remedy}")
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model.
+
+    Raises:
+        CutError: the model cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise CutError(
+            f"The model cannot be copied ({type(error).__name__}: {error}). Cut it in place (inplace=True) or remove what "
+            "cannot be copied from it."
+        ) from error
+
+
+def named_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """Return a parameter or buffer by name."""
+    path, _, key = name.rpartition(".")
+    module = model.get_submodule(path)
+    tensor = module._parameters[key] if key in module._parameters else module._buffers[key]
+    assert tensor is not None
+    return tensor
+
+
+def _put(model: nn.Module, names: Sequence[str], tensor: torch.Tensor) -> None:
+    for name in names:
+        path, _, key = name.rpartition(".")
+        module = model.get_submodule(path)
+        store: dict[str, Any] = module._parameters if key in module._parameters else module._buffers
+        store[key] = tensor
+
+
+def _shrunken(tensor: torch.Tensor, axes: Mapping[Any, Any], scale: float) -> torch.Tensor:
+    with torch.no_grad():
+        data = kept_values(tensor.detach(), axes)
+        data = data * scale if scale != 1.0 else data.clone(memory_format=torch.preserve_format)
+    if not isinstance(tensor, nn.Parameter):
+        return data
+    return type(tensor)(data, requires_grad=tensor.requires_grad)
+
+
+def kept_values(tensor: torch.Tensor, axes: Mapping[Any, Any]) -> torch.Tensor:
+    """Select the kept indices along every axis; along `"grouped"` the kept rows of each remaining group."""
+    layout = torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else None
+    for axis, indices in axes.items():
+        if axis != "grouped":
+            tensor = tensor.index_select(axis, torch.tensor(indices, dtype=torch.int64, device=tensor.device))
+    rows = axes.get("grouped")
+    if rows:
+        outputs = tensor.shape[0] // len(rows)
+        index = torch.tensor(rows, dtype=torch.int64, device=tensor.device).repeat_interleave(outputs, dim=0)
+        index = index.reshape(*index.shape, *(1,) * (tensor.ndim - 2)).expand(-1, -1, *tensor.shape[2:])
+        tensor = tensor.gather(1, index)
+    return tensor.contiguous(memory_format=layout) if layout is not None and not tensor.is_contiguous() else tensor
+
+
+def rewrite_integers(model: nn.Module, attributes: Mapping[str, int]) -> None:
+    """Give integers in attributes ("path.key", "path.key[0]") new values."""
+    for name, value in attributes.items():
+        path, _, last = name.rpartition(".")
+        key, _, index = last.partition("[")
+        own = vars(model.get_submodule(path))
+        own[key] = rewritten(own[key], int(index.rstrip("]")) if index else None, value)
+
+
+def describe(module: nn.Module) -> None:
+    """Bring the sizes that torch's own layers keep for information in line with their weights."""
+    for kind, sizes in SIZES.items():
+        if isinstance(module, kind):
+            for key, value in sizes(module).items():
+                if isinstance(vars(module).get(key), (int, tuple)):
+                    vars(module)[key] = value
+
+
+def _convolution(module: Any) -> dict[str, int]:
+    outputs, inputs = module.weight.shape[:2]
+    if module.transposed:
+        return {"in_channels": outputs, "out_channels": inputs * module.groups}
+    return {"in_channels": inputs * module.groups, "out_channels": outputs}
+
+
+def _channel_norm(module: Any) -> dict[str, int]:
+    tensor = module.weight if module.weight is not None else module.running_mean
+    return {} if tensor is None else {"num_features": len(tensor)}
+
+
+SIZES: dict[type[nn.Module], Any] = {
+    nn.modules.conv._ConvNd: _convolution,
+    nn.Linear: lambda module: {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]},
+    nn.Embedding: lambda module: dict(zip(("num_embeddings", "embedding_dim"), module.weight.shape, strict=True)),
+    nn.modules.batchnorm._NormBase: _channel_norm,
+    nn.LayerNorm: lambda module: {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)},
+    nn.GroupNorm: lambda module: {} if module.weight is None else {"num_channels": len(module.weight)},
+    nn.PReLU: lambda module: {"num_parameters": len(module.weight)},
+}

@@ -1,0 +1,254 @@
+"""`mask`: the full-size model with the cut channels silenced, the article's *simulated inference*.
+
+Where cut channels end in weights, zeroing what a plan removes is enough. Where a statistic is taken across channels
+(LayerNorm, a mean over channels), the model must run with the cut ones left out of it: `Silencer` runs a model on
+labels (docs/design.md, section 4) that say of every element whether it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.graph import rules as rules
+from secateur.graph.labels import Sheet, along
+from secateur.graph.provenance import Expression, Extent, TracedInt
+from secateur.graph.rules.contraction import addmm, convolution, einsum, linear, matmul, transposed_convolution
+from secateur.graph.rules.normalization import group_norm, layer_norm
+from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
+from secateur.graph.running import LABELS, LabelRun, Rule, running
+from secateur.graph.staging import staged, tensor_infos
+from secateur.planning.plans import Plan
+from secateur.surgery.cutting import check_fits, copied, named_tensor
+
+KEPT, CUT = 1, 2
+CONTRACTIONS = (addmm, convolution, einsum, linear, matmul, transposed_convolution)
+
+
+def mask(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return a copy of `model` in which nothing sees the channels that `plan` removes.
+
+    Shapes stay. Every removed slice of a parameter or buffer is zero; groups with statistics across channels (see
+    `Plan.statistics`) are simulated while the model runs, without gradients.
+
+    Raises:
+        CutError: the plan was made for another model.
+
+    Example:
+        >>> simulated = mask(model, plan)(picture)  # doctest: +SKIP
+    """
+    check_fits(model, plan)
+    masked = copied(model)
+    if plan.statistics:
+        _Silence(masked, plan)
+        return masked
+    with torch.no_grad():
+        for name, info in tensor_infos(masked).items():
+            for axis, indices in removed_slices(plan, name, info.shape):
+                tensor = named_tensor(masked, name)
+                tensor[(slice(None),) * axis + (indices,)] = 0
+    return masked
+
+
+def removed_slices(plan: Plan, name: str, shape: Sequence[int]) -> list[tuple[int, Any]]:
+    """Return what a plan removes of a tensor as (leading dimensions, index) pairs."""
+    found: list[tuple[int, Any]] = []
+    for axis in plan.keep.get(name, {}):
+        if axis != "grouped":
+            found.append((axis, torch.tensor(plan.removed(name, axis), dtype=torch.int64)))
+    gone = grouped_flags(plan, name, shape)
+    if gone is not None:
+        found.append((0, torch.from_numpy(gone)))
+    return found
+
+
+def grouped_flags(plan: Plan, name: str, shape: Sequence[int]) -> np.ndarray | None:
+    """Return, for the weight (O, I/groups, *k) of a grouped convolution, which (output, row) pairs are cut."""
+    axes = plan.keep.get(name, {})
+    rows = axes.get("grouped")
+    if not rows:
+        return None
+    outputs = np.asarray(axes.get(0, range(shape[0])))
+    gone = np.ones(tuple(shape[:2]), bool)
+    each = len(outputs) // len(rows)
+    for position, output in enumerate(outputs):
+        gone[output, list(rows[position // each])] = False  # type: ignore[arg-type]
+    return gone
+
+
+class _Silence:
+    """Hooks that run a model's forward on labels, without its cut channels."""
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self.plan = plan
+        self.open: list[ExitStack] = []
+        model.register_forward_pre_hook(self.begin)
+        model.register_forward_hook(self.end, always_call=True)
+
+    def begin(self, model: nn.Module, inputs: Any) -> None:
+        stack = ExitStack()
+        stack.enter_context(silenced(model, self.plan))
+        self.open.append(stack)
+
+    def end(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        if self.open:
+            self.open.pop().close()
+
+
+@contextmanager
+def silenced(model: nn.Module, plan: Plan) -> Any:
+    """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
+    run = Silencer(model, plan)
+    manager: AbstractContextManager[None] = staged(model, run.stand_in, run.compared, None, model.training)
+    with manager, running(run):
+        yield
+
+
+class Silencer(LabelRun):
+    """A run on labels KEPT and CUT: contractions read zeros, statistics skip what is cut."""
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+        self.infos = tensor_infos(model)
+        self.grouped: dict[int, np.ndarray] = {}
+
+    def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return an alias of a tensor with its labels."""
+        alias = tensor.detach()
+        if isinstance(tensor, nn.Parameter):
+            alias = nn.Parameter(alias, requires_grad=tensor.requires_grad)
+        if name:
+            setattr(alias, LABELS, lambda: self._flags(name, tuple(tensor.shape)))
+            self._grouped_flags(alias, name)
+        return alias
+
+    def _flags(self, name: str, shape: Sequence[int]) -> list[Sheet]:
+        axes = self.plan.keep.get(name, {})
+        sheets = []
+        for axis, size in enumerate(shape):
+            flags = np.full(size, KEPT, np.int64)
+            if axis in axes:
+                flags[list(self.plan.removed(name, axis))] = CUT  # type: ignore[arg-type]
+            if size > 1:
+                sheets.append(along(flags, len(shape), axis))
+        return sheets
+
+    def _grouped_flags(self, alias: torch.Tensor, name: str) -> None:
+        gone = grouped_flags(self.plan, name, alias.shape)
+        if gone is not None:
+            setattr(alias, "_secateur_gone", gone)
+
+    def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
+        gone = getattr(weight, "_secateur_gone", None)
+        if gone is None:
+            return np.full(groups * weight.shape[1], KEPT, np.int64)
+        first = gone.reshape(groups, -1, gone.shape[1]).all(axis=1)
+        return np.where(first.ravel(), CUT, KEPT).astype(np.int64)
+
+    # -- events: nothing is recorded ---------------------------------------------------------------------------------
+
+    def unify(self, one: Sheet, other: Sheet) -> None: ...
+
+    def fix(self, sheet: Sheet, why: str) -> None: ...
+
+    def rows(self, matrix: np.ndarray, why: str) -> None: ...
+
+    def use(self, expression: Expression, extent: Extent) -> None: ...
+
+    def compared(self, one: TracedInt, other: int) -> None: ...
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        compute: Callable[[], Any] | None = None
+        if found in CONTRACTIONS:
+            silent = torch.utils._pytree.tree_map(self._silent, args)
+            compute = lambda: func(*silent, **kwargs)  # noqa: E731
+        elif found in (layer_norm, group_norm, softmax, reduce):
+            compute = self._on_kept(func, found, args, kwargs)
+        out = func(*args, **kwargs) if compute is None else compute()
+        if found is not None:
+            found(self, out, *args, **kwargs)
+        else:
+            self.unknown(func, out, args, kwargs)
+        return out
+
+    def _silent(self, value: Any) -> Any:
+        gone = self._gone(value)
+        return value if gone is None else torch.where(gone, 0, value)
+
+    def _gone(self, value: Any) -> torch.Tensor | None:
+        """Return which elements of a tensor are cut, broadcastable to it."""
+        flags = [sheet == CUT for sheet in self.sheets(value)]
+        gone = getattr(value, "_secateur_gone", None)
+        if gone is not None:
+            flags.append(gone.reshape(*gone.shape, *(1,) * (value.ndim - 2)))
+        flags = [flag for flag in flags if flag.any()]
+        if not flags:
+            return None
+        both = flags[0]
+        for flag in flags[1:]:
+            both = both | flag
+        return torch.from_numpy(np.ascontiguousarray(both)).to(value.device)
+
+    def _on_kept(self, func: Any, found: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
+        """Run a statistic on the kept positions alone, and put the result back at their places."""
+        x = args[0]
+        dims = self._statistic_dims(found, x, args, kwargs)
+        kept = {dim: positions for dim in dims if (positions := self._kept_positions(x, dim)) is not None}
+        if not kept:
+            return None
+        narrow = x
+        for dim, positions in kept.items():
+            narrow = narrow.index_select(dim, positions)
+        inner = self._narrow_arguments(found, args, x, kept)
+        if found is reduce:
+            return lambda: func(narrow, *args[1:], **kwargs)
+        return lambda: _spread(func(narrow, *inner, **kwargs), x, kept)
+
+    def _statistic_dims(self, found: Rule, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[int]:
+        if found is layer_norm:
+            return range(x.ndim - len(args[1]), x.ndim)
+        if found is group_norm:
+            return [1]
+        return dims_of(dim_argument(self, args[1:], kwargs), x.ndim)
+
+    def _kept_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor | None:
+        for sheet in self.sheets(x):
+            if sheet.shape[dim] > 1 and (sheet == CUT).any():
+                flags = np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1)
+                if (flags != flags[:, :1]).any():
+                    raise NotImplementedError("a statistic across channels that are cut differently at different positions")
+                return torch.from_numpy(np.flatnonzero(flags[:, 0] != CUT)).to(x.device)
+        return None
+
+    def _narrow_arguments(self, found: Rule, args: tuple[Any, ...], x: torch.Tensor, kept: dict[int, torch.Tensor]) -> list[Any]:
+        inner = list(args[1:])
+        if found is layer_norm:
+            first = x.ndim - len(args[1])
+            inner[0] = [len(kept[first + i]) if first + i in kept else size for i, size in enumerate(args[1])]
+            shift = first
+        else:
+            shift = 1
+        for at, value in enumerate(inner):
+            if isinstance(value, torch.Tensor):
+                for dim, positions in kept.items():
+                    value = value.index_select(dim - shift, positions)
+                inner[at] = value
+        return inner
+
+
+def _spread(narrow: torch.Tensor, x: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+    """Put values back to their places; cut places are zero."""
+    wide = narrow
+    for dim, positions in kept.items():
+        shape = list(wide.shape)
+        shape[dim] = x.shape[dim]
+        wide = wide.new_zeros(shape).index_copy(dim, positions, wide)
+    return wide

@@ -1,0 +1,219 @@
+"""`verify`: prove that a pruned model is what its plan promises (docs/design.md, section 5)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.errors import ProofError
+from secateur.graph.calls import Call, calls_of
+from secateur.graph.groups import Axis, Graph
+from secateur.graph.staging import tensor_infos
+from secateur.graph.tracing import tensors_in, trace
+from secateur.planning.plans import Plan
+from secateur.surgery.cutting import check_fits, kept_values, named_tensor
+from secateur.surgery.masking import silenced
+from secateur.surgery.randomizing import random_call, randomized, smaller_sides, with_values_of
+from secateur.surgery.structure import check_structure
+
+TOLERANCE = 1e-9
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was checked, and how exact it came out.
+
+    Errors are the largest difference between two outputs, relative to the standard deviation of the output.
+    """
+
+    values: bool  # every tensor is the original's at the kept indices, bit for bit; False: not compared
+    structure: bool  # whatever meets in the pruned model is the same channel
+    mask_error: float | None  # pruned against masked original, float64, random weights; None: no data to compute with
+    mask_error_float32: float | None  # the same in float32
+    permutation_error: float | None  # original against itself with channels exchanged within groups, float64
+    sides: tuple[int, int] | None  # height and width used instead of the example's; None: the example's own
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = ["values identical" if self.values else "values not compared", "structure sound"]
+        if self.mask_error is not None:
+            parts.append(f"equals the masked original to {self.mask_error:.1e} (float32 {self.mask_error_float32:.1e})")
+        if self.permutation_error is not None:
+            parts.append(f"channels interchangeable to {self.permutation_error:.1e}")
+        if self.sides is not None:
+            parts.append(f"computed at {self.sides[0]}x{self.sides[1]}")
+        return "; ".join([*parts, *self.notes])
+
+
+def verify(
+    model: nn.Module, small: nn.Module, plan: Plan, example: Any, values: bool = True, graph: Graph | None = None
+) -> Proof:
+    """Prove that `small` is `model` without the channels that `plan` removes.
+
+    Four checks: values, structure, mask, permutation. The numbers are computed on copies in evaluation, in float64, on
+    weights and inputs drawn anew; neither model is touched.
+
+    Args:
+        model: the full-size model.
+        small: what was cut from it.
+        plan: the plan.
+        example: how the model is called, as for `trace`.
+        values: compare the weights; False once they were trained or compensated.
+        graph: the model's graph, if there is one already.
+
+    Raises:
+        ProofError: names the check, the tensor and the channel.
+        CutError: `plan` was made for another model.
+    """
+    check_fits(model, plan)
+    calls = calls_of(example)
+    _check_shapes(small, plan)
+    if values:
+        _check_values(model, small, plan)
+    graph = graph if graph is not None else trace(model, example)
+    if graph.on_data:
+        notes: tuple[str, ...] = ("structure not checked: the forward reads values",)
+    else:
+        check_structure(graph, small, plan, calls)
+        notes = ()
+    if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
+        return Proof(False, True, None, None, None, None, ("no numbers: the model has no data",))
+    return _numbers(model, small, plan, calls, graph, values, notes)
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+def _check_shapes(small: nn.Module, plan: Plan) -> None:
+    shapes = {alias: info.shape for info in tensor_infos(small).values() for alias in info.aliases}
+    for name in plan.fingerprint:
+        if name not in shapes:
+            raise _failed("Values", name, "is missing from the pruned model")
+        if tuple(shapes[name]) != plan.shape_after(name):
+            raise _failed("Values", name, f"has shape {tuple(shapes[name])}, the plan leaves {plan.shape_after(name)}")
+
+
+def _check_values(model: nn.Module, small: nn.Module, plan: Plan) -> None:
+    for name in tensor_infos(small):
+        wanted = kept_values(named_tensor(model, name).detach(), plan.keep.get(name, {}))
+        scale = plan.scales.get(name, 1.0)
+        found = named_tensor(small, name).detach()
+        wanted = wanted * scale if scale != 1.0 else wanted
+        if found.is_meta or wanted.is_meta:
+            continue
+        same = (found == wanted.to(found.device)) | ((found != found) & (wanted != wanted).to(found.device))
+        if not bool(same.all()):
+            place = tuple(int(i) for i in (~same).nonzero()[0])
+            raise _failed("Values", name, f"differs from the original at {place}")
+
+
+def _failed(check: str, name: str, what: str) -> ProofError:
+    error = ProofError(
+        f"{check}: {name} {what}. Cut the model again with this plan; if its weights were trained since, pass values=False."
+    )
+    error.tensors = (name,)
+    return error
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _numbers(
+    model: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], graph: Graph, values: bool, notes: tuple[str, ...]
+) -> Proof:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for seed in SEEDS:
+            full = randomized(model, seed)
+            sides = smaller_sides(full, calls) if not graph.on_data else None
+            inputs = [random_call(call, seed, sides) for call in calls]
+            reference = _masked_outputs(full, plan, inputs)
+            if all(_alive(tensor) for tensor in reference):
+                break
+        else:
+            notes = (*notes, "the output hardly varies on random weights, so the numbers prove little")
+        pruned = with_values_of(full, small, plan)
+        error = _mask_error(reference, _outputs(pruned, inputs))
+        permutation = _permutation_error(copy.deepcopy(full), graph, inputs)
+        single = _single_precision(full, pruned, plan, inputs)
+    return Proof(values, not graph.on_data, error, single, permutation, sides, notes)
+
+
+def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    results = [tensor for call in calls for tensor in tensors_in(model(*call.args, **call.kwargs))]
+    return [tensor for tensor in results if tensor.is_floating_point()]
+
+
+def _masked_outputs(full: nn.Module, plan: Plan, calls: Sequence[Call]) -> list[torch.Tensor]:
+    with silenced(full, plan):
+        return _outputs(full, calls)
+
+
+def _alive(tensor: torch.Tensor) -> bool:
+    return tensor.numel() < 2 or bool(tensor.std() > 1e-6 * tensor.abs().max().clamp_min(1e-12))
+
+
+def relative_error(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    """Return the largest difference between outputs, relative to the standard deviation of the first."""
+    worst = 0.0
+    for a, b in zip(one, other, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        spread = float(a.double().std()) if a.numel() > 1 else float(a.double().abs().max())
+        difference = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+        worst = max(worst, difference / max(spread, 1e-12)) if difference == difference else float("inf")
+    return worst
+
+
+def _mask_error(reference: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    error = relative_error(reference, found) if len(reference) == len(found) else float("inf")
+    if not error < TOLERANCE:
+        raise ProofError(
+            f"Mask: the pruned model differs from the masked original by {error:.1e} of the output's deviation "
+            f"(allowed {TOLERANCE:.0e}). Leave the layers that it does not treat as separate channels whole (ignore=)."
+        )
+    return error
+
+
+def _single_precision(full: nn.Module, pruned: nn.Module, plan: Plan, calls: Sequence[Call]) -> float:
+    calls = [call.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor) for call in calls]
+    with silenced(full.float(), plan):
+        reference = _outputs(full, calls)
+    return relative_error(reference, _outputs(pruned.float(), calls))
+
+
+def _permutation_error(full: nn.Module, graph: Graph, calls: Sequence[Call]) -> float:
+    before = _outputs(full, calls)
+    generator = np.random.default_rng(0)
+    for group in graph.groups:
+        order = generator.permutation(group.size)
+        for member in group.members:
+            tensor = named_tensor(full, member.tensor)
+            _permute(tensor, member.axis, member.indices, order, graph.tensors[member.tensor].conv_groups)
+    error = relative_error(before, _outputs(full, calls))
+    if not error < TOLERANCE:
+        raise ProofError(
+            f"Permutation: exchanging channels within groups changes the original's output by {error:.1e} of its deviation "
+            f"(allowed {TOLERANCE:.0e}), so they are not interchangeable. Leave these layers whole (ignore=)."
+        )
+    return error
+
+
+def _permute(tensor: torch.Tensor, axis: Axis, indices: np.ndarray, order: np.ndarray, conv_groups: int) -> None:
+    """Exchange the slices that units own along an axis."""
+    target, source = torch.from_numpy(indices.ravel()), torch.from_numpy(indices[order].ravel())
+    if axis != "grouped":
+        tensor.index_copy_(axis, target, tensor.index_select(axis, source))
+        return
+    outputs, rows = tensor.shape[:2]
+    chosen = torch.arange(rows).repeat(conv_groups, 1)
+    chosen[target // rows, target % rows] = source % rows
+    table = chosen.repeat_interleave(outputs // conv_groups, dim=0)
+    tensor.copy_(tensor.gather(1, table.reshape(outputs, rows, *(1,) * (tensor.ndim - 2)).expand_as(tensor)))

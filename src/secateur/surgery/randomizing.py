@@ -1,0 +1,103 @@
+"""Random weights, statistics and inputs for the proof: a freshly initialised network hides errors, and so does a dead one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from secateur.graph.calls import Call
+from secateur.graph.staging import tensor_infos
+from secateur.planning.plans import Plan
+from secateur.surgery.cutting import kept_values, named_tensor
+
+LARGEST_SIDE = 128  # pictures larger than this are proved on smaller ones, where the model takes them
+TRIED_SIDES = (64, 96, 128)
+
+
+def randomized(model: nn.Module, seed: int) -> nn.Module:
+    """Return a float64 copy on the CPU, in evaluation, with every weight, statistic and affine parameter drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    result = in_float64(model)
+    norms = {id(tensor) for module in result.modules() if _is_norm(module) for tensor in module._parameters.values()}
+    with torch.no_grad():
+        for name, info in tensor_infos(result).items():
+            tensor = named_tensor(result, name)
+            if tensor.is_floating_point():
+                tensor.copy_(_drawn(tensor, name, info.is_buffer, id(tensor) in norms, generator))
+    return result
+
+
+def in_float64(model: nn.Module) -> nn.Module:
+    """Return a copy in float64 on the CPU, in evaluation."""
+    return copy.deepcopy(model).to("cpu", torch.float64).eval()
+
+
+def with_values_of(full: nn.Module, small: nn.Module, plan: Plan) -> nn.Module:
+    """Return `small` in float64, in evaluation, with the values that the plan keeps of `full`."""
+    result = in_float64(small)
+    with torch.no_grad():
+        for name in tensor_infos(result):
+            values = kept_values(named_tensor(full, name), plan.keep.get(name, {}))
+            named_tensor(result, name).copy_(values * plan.scales.get(name, 1.0))
+    return result
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm))
+
+
+def _drawn(tensor: torch.Tensor, name: str, is_buffer: bool, in_norm: bool, generator: torch.Generator) -> torch.Tensor:
+    last = name.rpartition(".")[2]
+    if last == "running_var" or (in_norm and last == "weight"):
+        return torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5
+    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+    if last == "running_mean" or in_norm:
+        return 0.3 * noise
+    if is_buffer:
+        return tensor  # a table, not a weight: its values may mean something
+    if tensor.ndim < 2:
+        return 0.5 * noise
+    return noise * (2.0 / max(prod(tensor.shape[1:]), 1)) ** 0.5
+
+
+def random_call(call: Call, seed: int, sides: tuple[int, int] | None = None) -> Call:
+    """Return a call with random floating-point tensors in float64; integers and flags stay as given.
+
+    `sides` replaces height and width of pictures, (N, C, H, W).
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor.detach().cpu()
+        shape = list(tensor.shape)
+        if sides is not None and tensor.ndim == 4:
+            shape[2:] = [min(side, size) for side, size in zip(sides, shape[2:], strict=True)]
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return call.map(drawn)
+
+
+def smaller_sides(model: nn.Module, calls: Sequence[Call]) -> tuple[int, int] | None:
+    """Return a height and width on which the model runs as well, if the example's pictures are large."""
+    pictures = [tensor for call in calls for tensor in call.tensors() if tensor.ndim == 4 and tensor.is_floating_point()]
+    if max((max(tensor.shape[2:]) for tensor in pictures), default=0) <= LARGEST_SIDE:
+        return None
+    for side in TRIED_SIDES:
+        if _runs(model, [random_call(call, 0, (side, side)) for call in calls]):
+            return side, side
+    return None
+
+
+def _runs(model: nn.Module, calls: Sequence[Call]) -> bool:
+    try:
+        with torch.no_grad():
+            for call in calls:
+                model(*call.args, **call.kwargs)
+    except Exception:
+        return False
+    return True

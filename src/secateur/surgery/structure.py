@@ -1,0 +1,164 @@
+"""The proof of structure: the pruned model runs on labels, and whatever meets must be the same channel.
+
+Each tensor of the pruned model carries, at each place, the unit of the original that its plan put there. It needs no
+data and no weights. It catches stale integers, wrong order, and shapes that fit by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from secateur.errors import ProofError, SecateurError
+from secateur.graph.calls import Call
+from secateur.graph.coupling import Coupling
+from secateur.graph.groups import Axis, Graph
+from secateur.graph.labels import Sheet, along
+from secateur.graph.provenance import Expression, Extent, TracedInt
+from secateur.graph.recording import NAME
+from secateur.graph.running import LABELS, LabelRun, Rule, user_frame
+from secateur.graph.tracing import run_calls
+from secateur.planning.plans import Plan
+
+
+def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[Call]) -> None:
+    """Run the pruned model on labels of the original's units.
+
+    Raises:
+        ProofError: two places that meet are not the same channel, or the pruned model does not run; names the tensors.
+    """
+    run = _Checker(graph, plan)
+    calls = [call.map(lambda tensor: torch.empty_like(tensor, device="meta")) for call in calls]
+    for training in (False, True) if graph.trained_paths else (False,):
+        try:
+            run_calls(run, small, calls, run.stand_in, graph.free_outputs, None, training)
+        except SecateurError:
+            raise
+        except Exception as error:
+            raise run.failure(f"the pruned model does not run: {type(error).__name__}: {error}") from error
+
+
+class _Checker(LabelRun):
+    """Labels are the original's units, numbered from 1."""
+
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        super().__init__()
+        assert graph.coupling is not None
+        self.graph, self.plan, self.coupling = graph, plan, graph.coupling
+        self.arguments: tuple[Any, ...] = ()
+
+    def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor without data that carries the labels of a tensor of the pruned model."""
+        stand_in: torch.Tensor = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad)
+        if name:
+            setattr(stand_in, NAME, name)
+            setattr(stand_in, LABELS, lambda: self._units(name, tuple(tensor.shape)))
+        return stand_in
+
+    def _units(self, name: str, shape: Sequence[int]) -> list[Sheet]:
+        sheets = []
+        for axis, size in enumerate(shape):
+            rows_apart = axis == 1 and (name, "grouped") in self.coupling.atoms
+            labels = None if rows_apart else self._labels(name, axis)
+            if rows_apart:
+                sheets.append(along(np.zeros(size, np.int64), len(shape), axis))
+            elif labels is not None and self.graph.tensors[name].shape[axis] > 1:
+                if len(labels) != size:
+                    raise ProofError(
+                        f"Structure: {name} has {size} entries along axis {axis}, the plan keeps {len(labels)}. "
+                        "Cut the model again with this plan."
+                    )
+                sheets.append(along(labels, len(shape), axis))
+        return sheets
+
+    def _labels(self, name: str, axis: Axis) -> np.ndarray | None:
+        return unit_labels(self.coupling, self.plan, name, axis, self.graph.tensors[name].shape)
+
+    def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
+        name = getattr(weight, NAME, None)
+        if name is None:
+            return None
+        labels = self._labels(name, "grouped")
+        return np.zeros(groups * weight.shape[1], np.int64) if labels is None else labels
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.arguments = args
+        return super().operate(func, found, args, kwargs)
+
+    def unify(self, one: Sheet, other: Sheet) -> None:
+        if one is other:
+            return
+        a, b = np.broadcast_arrays(one, other)
+        a, b = a.ravel(), b.ravel()
+        wrong = np.flatnonzero((a != b) & (a != 0) & (b != 0))
+        if len(wrong):
+            at = wrong[0]
+            raise self.failure(f"at place {at} channel {self.channel(a[at])} meets channel {self.channel(b[at])}")
+        lone = np.maximum(a, b)[(a == 0) != (b == 0)]
+        self._must_be_whole(lone, "meets values that have no channels")
+
+    def fix(self, sheet: Sheet, why: str) -> None:
+        self._must_be_whole(np.unique(sheet), why)
+
+    def _must_be_whole(self, labels: np.ndarray, why: str) -> None:
+        free = labels[(labels != 0) & (self.coupling.family_of[labels - 1] >= 0)]
+        if len(free):
+            raise self.failure(f"channel {self.channel(free[0])}: {why}, though it may be cut")
+
+    def rows(self, matrix: np.ndarray, why: str) -> None: ...
+
+    def use(self, expression: Expression, extent: Extent) -> None: ...
+
+    def compared(self, one: TracedInt, other: int) -> None: ...
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def channel(self, label: int) -> str:
+        """Name a unit by the first place that it has."""
+        atom = int(np.flatnonzero(self.coupling.unit_of == label - 1)[0])
+        if atom == 0:
+            return "none"
+        tensor, axis, index = self.coupling.atoms.find(atom)
+        return f"{index} of {tensor} (axis {axis})"
+
+    def failure(self, what: str) -> ProofError:
+        """Return the error, with the tensors of the operation that is running."""
+        names = [name for leaf in tree_leaves(self.arguments) if (name := getattr(leaf, NAME, None))]
+        source, _ = user_frame()
+        error = ProofError(
+            f"Structure: in {' and '.join(names) or 'an operation without weights'} ({source}), {what}. "
+            "The plan does not fit the model's coupling: make a new plan, or leave these layers whole (ignore=)."
+        )
+        error.tensors = tuple(names)
+        return error
+
+
+def unit_labels(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequence[int]) -> np.ndarray | None:
+    """Return the labels (unit + 1) along an axis of the pruned model; None if the full-size trace never used it."""
+    if (name, axis) not in coupling.atoms:
+        return None
+    at = coupling.atoms.axes.index((name, axis))
+    start, size = coupling.atoms.starts[at], int(coupling.atoms.sizes()[at])
+    units = coupling.unit_of[start : start + size] + 1
+    kept = plan.keep.get(name, {}).get(axis)
+    if axis != "grouped" or kept is None:
+        return units if kept is None else units[list(kept)]  # type: ignore[arg-type]
+    table = units.reshape(-1, shape[1])
+    outputs = plan.keep[name].get(0, range(shape[0]))
+    groups = _remaining_groups(outputs, shape[0] // len(table), len(kept))  # type: ignore[arg-type]
+    return np.concatenate([table[group, list(rows)] for group, rows in zip(groups, kept, strict=True)])  # type: ignore[arg-type]
+
+
+def _remaining_groups(outputs: Sequence[int], each: int, remaining: int) -> np.ndarray:
+    """Return the numbers of the convolution groups that are left, from the outputs that are."""
+    left = np.asarray(outputs)
+    return left[:: len(left) // remaining] // each

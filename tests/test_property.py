@@ -1,0 +1,35 @@
+"""Random small networks: whatever the coupling, every proof passes and the oracle agrees.
+
+`SECATEUR_EXAMPLES=5000 pytest tests/test_property.py` looks further than the default run.
+"""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+import secateur
+from tests.generator import EXAMPLE, Network, programs
+from tests.oracle import relative_error
+
+EXAMPLES = int(os.environ.get("SECATEUR_EXAMPLES", "200"))
+
+
+@hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES == 200,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(program=programs(), ratio=st.sampled_from([0.2, 0.5, 0.8]), criterion=st.sampled_from(["l1", "random"]))
+def test_random_networks_are_pruned_right(program, ratio, criterion):
+    torch.manual_seed(0)
+    model = Network(program).eval()
+    small, plan = secateur.prune(model, EXAMPLE, ratio=ratio, criterion=criterion, min_channels=1)
+    assert plan.proof is not None
+    assert relative_error(model, plan, small, EXAMPLE) < 1e-9

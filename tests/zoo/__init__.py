@@ -1,0 +1,36 @@
+"""Odd little models, each with the reason why it is here."""
+
+from tests.zoo import (
+    concatenation,
+    convolutions,
+    gating,
+    heads,
+    interfaces,
+    normalization,
+    oddities,
+    resampling,
+    residual,
+    sharing,
+    shuffling,
+    splitting,
+    weights,
+)
+from tests.zoo.registry import ZOO, Specimen
+
+__all__ = [
+    "ZOO",
+    "Specimen",
+    "concatenation",
+    "convolutions",
+    "gating",
+    "heads",
+    "interfaces",
+    "normalization",
+    "oddities",
+    "resampling",
+    "residual",
+    "sharing",
+    "shuffling",
+    "splitting",
+    "weights",
+]
