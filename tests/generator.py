@@ -32,10 +32,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """A network: its steps, what its heads read, and how."""
+    """A network: its steps, and the way and the features of each head."""
 
     steps: tuple[Step, ...]
-    heads: tuple[tuple[str, int], ...]
+    heads: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Layer(nn.Module):
@@ -57,12 +57,12 @@ def kind(draw: Callable[[list[int]], st.SearchStrategy[Step] | None]) -> Callabl
     return register
 
 
-def _one_of(widths: list[int], name: str, numbers: Any = None, fits: Callable[[int], bool] = bool) -> Any:
-    """Draw a step that reads one feature of a width that fits."""
-    places = [place for place, width in enumerate(widths) if fits(width)]
+def _one_of(widths: list[int], name: str, numbers: Any = st.just(()), fits: Callable[[int], bool] = bool) -> Any:
+    """Draw a step that reads one of the latest features of a width that fits, never the picture."""
+    places = [place for place, width in enumerate(widths) if place and fits(width)][-4:]
     if not places:
         return None
-    return st.builds(lambda at, ns: Step(name, (at,), ns), st.sampled_from(places), numbers or st.just(()))
+    return st.builds(lambda at, ns: Step(name, (at,), ns), st.sampled_from(places), numbers)
 
 
 def _pair(widths: list[int], name: str, same: bool) -> Any:
@@ -70,7 +70,11 @@ def _pair(widths: list[int], name: str, same: bool) -> Any:
     return st.sampled_from(pairs).map(lambda pair: Step(name, pair)) if pairs else None
 
 
-@kind(lambda widths: _one_of(widths, "Convolution", st.tuples(st.integers(1, 12), st.sampled_from([1, 3]), st.integers(0, 3))))
+@kind(
+    lambda widths: _one_of(
+        widths, "Convolution", st.tuples(st.integers(1, 12), st.sampled_from([1, 3]), st.integers(0, 3))
+    )
+)
 class Convolution(Layer):
     """A convolution, with or without bias, norm and activation."""
 
@@ -84,7 +88,11 @@ class Convolution(Layer):
         return [torch.relu(self.norm(self.conv(x)))]
 
 
-@kind(lambda widths: _one_of(widths, "Grouped", st.tuples(st.integers(2, 3), st.integers(1, 3)), lambda width: width % 6 == 0))
+@kind(
+    lambda widths: _one_of(
+        widths, "Grouped", st.tuples(st.integers(2, 3), st.integers(1, 3)), lambda width: width % 6 == 0
+    )
+)
 class Grouped(Layer):
     """A convolution in two or three groups."""
 
@@ -302,19 +310,25 @@ class Network(nn.Module):
             layer = KINDS[step.kind][0]([widths[at] for at in step.reads], *step.numbers)
             self.layers.append(layer)
             widths += layer.widths
-        self.heads = nn.ModuleList(Head(widths[at], way) for way, at in program.heads)
+        self.heads = nn.ModuleList(Head(sum(widths[at] for at in reads), way) for way, reads in program.heads)
 
     def forward(self, x):
         features = [x]
         for step, layer in zip(self.program.steps, self.layers, strict=True):
             features += layer(*(features[at] for at in step.reads))
-        answers = [head(features[at]) for head, (_, at) in zip(self.heads, self.program.heads, strict=True)]
+        answers = [
+            head(torch.cat([features[at] for at in reads], dim=1))
+            for head, (_, reads) in zip(self.heads, self.program.heads, strict=True)
+        ]
         return answers[0] if len(answers) == 1 else tuple(answers)
 
 
 @st.composite
 def programs(draw: st.DrawFn, most: int = 9) -> Program:
-    """Draw a network of a stem, up to `most` further steps, and one to three heads; the last features are always read."""
+    """Draw a network of a stem, up to `most` further steps, and one to three heads.
+
+    The first head reads all features that nothing else reads, or only the last ones.
+    """
     first = Step("Convolution", (0,), (draw(st.sampled_from([6, 8, 12])), 3, draw(st.integers(0, 3))))
     steps, widths = [first], [3, first.numbers[0]]
     for _ in range(draw(st.integers(1, most))):
@@ -325,6 +339,9 @@ def programs(draw: st.DrawFn, most: int = 9) -> Program:
         step = draw(strategy)
         steps.append(step)
         widths += KINDS[name][0]([widths[at] for at in step.reads], *step.numbers).widths
-    ways = st.sampled_from(["pooled", "flat", "map", "pooled", "flat", "map", "raw"])
-    others = draw(st.lists(st.tuples(ways, st.integers(1, len(widths) - 1)), max_size=2))
-    return Program(tuple(steps), ((draw(ways), len(widths) - 1), *others))
+    used = {at for step in steps for at in step.reads}
+    loose = tuple(at for at in range(1, len(widths)) if at not in used)
+    heads = [(draw(st.sampled_from(["pooled", "flat", "map"])), loose if draw(st.integers(0, 4)) else loose[-1:])]
+    for way in draw(st.lists(st.sampled_from(["pooled", "flat", "map", "raw"]), max_size=2)):
+        heads.append((way, (draw(st.integers(1, len(widths) - 1)),)))
+    return Program(tuple(steps), tuple(heads))

@@ -108,6 +108,9 @@ def _portrait(model: nn.Module) -> list[Any]:
         for key, value in vars(module).items()
         if isinstance(value, (int, float, str, tuple, list, torch.Tensor))
     ]
-    state = [(name, id(tensor), tensor.dtype, tensor.requires_grad, tensor.detach().numpy().tobytes()) for name, tensor in tensors]
+    state = [
+        (name, id(tensor), tensor.dtype, tensor.requires_grad, tensor.detach().numpy().tobytes())
+        for name, tensor in tensors
+    ]
     dice = (torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state()))  # noqa: NPY002
     return [modules, values, state, dice]

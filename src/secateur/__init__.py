@@ -82,10 +82,17 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("secateur")
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
     return getattr(importlib.import_module(f"secateur.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("secateur")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder of sources, without being installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -74,5 +74,3 @@ def _culprits(graph: Graph, plan: Plan, error: ProofError, known: list[str]) -> 
         if tensors.intersection(error.tensors) and any(tensor in plan.keep for tensor in tensors):
             found.append(group.members[0].layer)
     return [layer for layer in dict.fromkeys(found) if layer and layer not in known]
-
-

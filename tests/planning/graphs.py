@@ -27,7 +27,13 @@ class HandMade(Graph):
                 place.update(member.indices[kept[number]].reshape(-1).tolist())
         for tensor, axes in keep.items():
             for axis, indices in axes.items():
-                covered = {i for g in self.groups for m in g.members if (m.tensor, m.axis) == (tensor, axis) for i in m.indices.flat}
+                covered = {
+                    i
+                    for g in self.groups
+                    for m in g.members
+                    if (m.tensor, m.axis) == (tensor, axis)
+                    for i in m.indices.flat
+                }
                 width = self.tensors[tensor].shape[axis]
                 axes[axis] = sorted(indices | (set(range(width)) - covered))
         shrinking = {
@@ -48,7 +54,11 @@ def graph_of(
     Equalities are (coefficients by group number, target). Layers with a weight of four dimensions are convolutions.
     """
     made = tuple(
-        Group(name, len(members[0][2]), tuple(Member(t, axis, np.array(index).reshape(-1, 1)) for t, axis, index in members))
+        Group(
+            name,
+            len(members[0][2]),
+            tuple(Member(t, axis, np.array(index).reshape(-1, 1)) for t, axis, index in members),
+        )
         for name, members in groups
     )
     matrix = np.zeros((len(equalities), len(made)), dtype=np.int64)
@@ -81,7 +91,9 @@ def chain(*widths: int, outputs: int = 5) -> HandMade:
         tensors[f"n{number}.weight"] = (width,)
         following = f"c{number + 1}.weight" if number + 1 < len(widths) else "last.weight"
         units = range(width)
-        groups.append((f"c{number}", [(f"c{number}.weight", 0, units), (f"n{number}.weight", 0, units), (following, 1, units)]))
+        groups.append(
+            (f"c{number}", [(f"c{number}.weight", 0, units), (f"n{number}.weight", 0, units), (following, 1, units)])
+        )
     tensors["last.weight"] = (outputs, widths[-1], 3, 3)
     return graph_of(tensors, groups)
 
@@ -96,7 +108,10 @@ def residual(width: int = 32, hidden: int = 48) -> HandMade:
     }
     stream, inner = range(width), range(hidden)
     groups = [
-        ("stem", [("stem.weight", 0, stream), ("a.weight", 1, stream), ("b.weight", 0, stream), ("last.weight", 1, stream)]),
+        (
+            "stem",
+            [("stem.weight", 0, stream), ("a.weight", 1, stream), ("b.weight", 0, stream), ("last.weight", 1, stream)],
+        ),
         ("a", [("a.weight", 0, inner), ("b.weight", 1, inner)]),
     ]
     return graph_of(tensors, groups)
@@ -127,7 +142,8 @@ def _layers(tensors: Mapping[str, tuple[int, ...]], types: Mapping[str, str]) ->
         owned.setdefault(name.rpartition(".")[0], []).append(name)
     kind = {4: "Conv2d", 2: "Linear", 1: "BatchNorm2d"}
     return tuple(
-        Layer(name, types.get(name, kind[max(len(tensors[t]) for t in own)]), tuple(own), (name,)) for name, own in owned.items()
+        Layer(name, types.get(name, kind[max(len(tensors[t]) for t in own)]), tuple(own), (name,))
+        for name, own in owned.items()
     )
 
 

@@ -68,8 +68,8 @@ class CatWithItself(nn.Module):
         return self.head(self.last(torch.cat([x, -x], dim=1)))
 
 
-@specimen(PICTURE, cut=("stem.0",))
-class CatWithZeros(nn.Module):
+@specimen(PICTURE, cut=("last.0",))
+class CatWithOnes(nn.Module):
     """Constant channels beside labelled ones; how many of them follows the live width."""
 
     def __init__(self):
@@ -88,7 +88,11 @@ class InceptionBlock(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.a, self.b = conv_norm(3, 8), conv_norm(8, 4, 1), conv_norm(8, 6)
-        self.c, self.norm, self.head = nn.Sequential(conv_norm(8, 4, 1), conv_norm(4, 6, 5)), nn.BatchNorm2d(24), pooled_head(24)
+        self.c, self.norm, self.head = (
+            nn.Sequential(conv_norm(8, 4, 1), conv_norm(4, 6, 5)),
+            nn.BatchNorm2d(24),
+            pooled_head(24),
+        )
 
     def forward(self, x):
         x = self.stem(x)
@@ -142,10 +146,14 @@ class AtrousPyramid(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.branches = nn.ModuleList([conv(3, 6, 1), *(conv(3, 6, padding=r, dilation=r) for r in (1, 2)), conv(3, 6, 1)])
+        self.branches = nn.ModuleList(
+            [conv(3, 6, 1), *(conv(3, 6, padding=r, dilation=r) for r in (1, 2)), conv(3, 6, 1)]
+        )
         self.project, self.out = conv_norm(24, 8, 1), conv(8, 2, 1)
 
     def forward(self, x):
         *spatial, pooled = self.branches
-        wide = F.interpolate(pooled(F.adaptive_avg_pool2d(x, 1)), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        wide = F.interpolate(
+            pooled(F.adaptive_avg_pool2d(x, 1)), size=x.shape[-2:], mode="bilinear", align_corners=False
+        )
         return self.out(self.project(torch.cat([*(branch(x) for branch in spatial), wide], dim=1)))

@@ -30,7 +30,12 @@ class DepthMultiplier(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.depthwise, self.last, self.head = conv_norm(3, 8), conv_norm(8, 16, groups=8), conv(16, 6), pooled_head(6)
+        self.stem, self.depthwise, self.last, self.head = (
+            conv_norm(3, 8),
+            conv_norm(8, 16, groups=8),
+            conv(16, 6),
+            pooled_head(6),
+        )
 
     def forward(self, x):
         return self.head(self.last(self.depthwise(self.stem(x))))
@@ -62,18 +67,18 @@ class ResNeXtBlock(nn.Module):
         return self.head(x + self.expand(self.grouped(self.reduce(x))))
 
 
-@specimen(PICTURE)
+@specimen(PICTURE, cut=("last.0",))
 class GroupedStream(nn.Module):
     """Two grouped convolutions with different numbers of groups (2 and 3) on one stream of 12."""
 
     def __init__(self):
         super().__init__()
         self.stem, self.two, self.three = conv_norm(3, 12), conv(12, 12, groups=2), conv(12, 12, groups=3)
-        self.head = pooled_head(12)
+        self.last, self.head = conv_norm(12, 8), pooled_head(8)
 
     def forward(self, x):
         x = self.stem(x)
-        return self.head(x + self.two(x) + self.three(torch.relu(x)))
+        return self.head(self.last(x + self.two(x) + self.three(torch.relu(x))))
 
 
 @specimen(PICTURE, cut=("a.0", "b.0"))
@@ -82,7 +87,12 @@ class GroupedAfterCat(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.grouped, self.head = conv_norm(3, 6), conv_norm(3, 10), conv(16, 8, groups=2), pooled_head(8)
+        self.a, self.b, self.grouped, self.head = (
+            conv_norm(3, 6),
+            conv_norm(3, 10),
+            conv(16, 8, groups=2),
+            pooled_head(8),
+        )
 
     def forward(self, x):
         return self.head(torch.relu(self.grouped(torch.cat([self.a(x), self.b(x)], 1))))
@@ -133,7 +143,9 @@ class SignalNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv1d(3, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 12, 3, stride=2))
+        self.layers = nn.Sequential(
+            nn.Conv1d(3, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 12, 3, stride=2)
+        )
         self.up, self.out = nn.ConvTranspose1d(12, 8, 4, stride=2), nn.Conv1d(8, 2, 1)
 
     def forward(self, x):
@@ -195,7 +207,12 @@ class UnfoldedConvolution(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.inner, self.last, self.head = conv_norm(3, 6), nn.Linear(6 * 9, 8), conv_norm(8, 6), pooled_head(6)
+        self.stem, self.inner, self.last, self.head = (
+            conv_norm(3, 6),
+            nn.Linear(6 * 9, 8),
+            conv_norm(8, 6),
+            pooled_head(6),
+        )
 
     def forward(self, x):
         n, _, h, w = x.shape

@@ -1,4 +1,4 @@
-"""Channels that weigh channels: squeeze-and-excitation, attention over channels, branches and places, masks and scales."""
+"""Channels that weigh channels: squeeze-and-excitation, attention, masks and scales."""
 
 from __future__ import annotations
 

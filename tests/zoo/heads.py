@@ -137,7 +137,7 @@ class EnergyHead(nn.Module):
         return x.pow(2).sum(1), torch.logsumexp(x, dim=1)
 
 
-@specimen(PICTURE, cut=("stem.0", "left", "right"))
+@specimen(PICTURE, cut=("stem.0",))
 class BilinearPooling(nn.Module):
     """The outer product of two branches, flattened: each column belongs to a channel of either."""
 
@@ -151,7 +151,7 @@ class BilinearPooling(nn.Module):
         return self.out(torch.bmm(left, right.transpose(1, 2)).flatten(1))
 
 
-@specimen((PICTURE, PICTURE), cut=("stem.0", "embed"))
+@specimen((PICTURE, PICTURE), cut=("stem.0",))
 class CosineSiamese(nn.Module):
     """Two pictures through one network; the answer is a weightless product of the two embeddings."""
 
@@ -164,7 +164,7 @@ class CosineSiamese(nn.Module):
         return F.cosine_similarity(a, b), (a * b).sum(-1), torch.cdist(a, b)
 
 
-@specimen(PICTURE, cut=("stem.0", "last"))
+@specimen(PICTURE, cut=("stem.0",))
 class GramMatrix(nn.Module):
     """Style loss: products of all channels with all, summed up."""
 

@@ -162,7 +162,10 @@ class InputReturned(nn.Module):
         return x, self.head(self.stem(x)), x[:, :1]
 
 
-@specimen((torch.tensor([[1, 2, 3], [0, 4, 2]]), torch.tensor([[True, True, False], [True, True, True]])), cut=("embed", "hidden"))
+@specimen(
+    (torch.tensor([[1, 2, 3], [0, 4, 2]]), torch.tensor([[True, True, False], [True, True, True]])),
+    cut=("embed", "hidden"),
+)
 class TokensAndFlags(nn.Module):
     """Integer tokens and a mask of flags: both must stay what they are when the proof draws inputs."""
 

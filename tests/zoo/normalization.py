@@ -111,7 +111,7 @@ class LocalResponse(_Normed):
 
 @specimen(PICTURE, cut=("stem", "expand", "project", "down.1"))
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, channels-last linear layers between permutes, a layer scale, a norm as a downsampler's first layer."""
+    """Depthwise 7x7, channels-last linear layers between permutes, a layer scale, a norm that leads a downsampler."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,12 @@ class AdaptiveInstanceNorm(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.norm, self.style, self.last = conv_norm(3, 8), nn.InstanceNorm2d(8), nn.Linear(3, 16), conv(8, 2)
+        self.stem, self.norm, self.style, self.last = (
+            conv_norm(3, 8),
+            nn.InstanceNorm2d(8),
+            nn.Linear(3, 16),
+            conv(8, 2),
+        )
 
     def forward(self, x):
         scale, shift = self.style(x.mean(dim=(2, 3))).chunk(2, dim=1)
@@ -218,7 +223,13 @@ class Perceptron(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 12), nn.LayerNorm(12), nn.GELU(), nn.Linear(12, 3)
+            nn.Linear(10, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Linear(16, 12),
+            nn.LayerNorm(12),
+            nn.GELU(),
+            nn.Linear(12, 3),
         )
 
     def forward(self, x):

@@ -16,7 +16,12 @@ class EveryPooling(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.second, self.third, self.head = conv_norm(3, 8), conv_norm(8, 10), conv_norm(10, 6), nn.Linear(6, 4)
+        self.stem, self.second, self.third, self.head = (
+            conv_norm(3, 8),
+            conv_norm(8, 10),
+            conv_norm(10, 6),
+            nn.Linear(6, 4),
+        )
 
     def forward(self, x):
         x = F.max_pool2d(self.stem(x), 3, 2, 1, ceil_mode=True)
@@ -38,7 +43,7 @@ class MaximumAndAverage(nn.Module):
         return self.head(torch.cat([x.amax(dim=(2, 3)), x.mean(dim=(2, 3))], dim=-1))
 
 
-@specimen(PICTURE, cut=("stem.0", "last.0"))
+@specimen(PICTURE, cut=("last.0",))
 class UnpooledMaxima(nn.Module):
     """SegNet: the places of the maxima are kept and used on the way up."""
 
@@ -80,7 +85,7 @@ class UpsampleModules(nn.Module):
         return self.layers(x)
 
 
-@specimen(PICTURE, cut=("stem.0", "last.0"))
+@specimen(PICTURE, cut=("last.0",))
 class SampledGrid(nn.Module):
     """Features moved by a flow field that a convolution predicts."""
 
@@ -123,7 +128,7 @@ class PaddedAndCropped(nn.Module):
         return self.head(self.last(x[:, :, 1:-2, 2:].flip(-1)))
 
 
-@specimen(PICTURE, cut=("stem.0", "last.0"))
+@specimen(PICTURE, cut=("last.0",))
 class BlurPooling(nn.Module):
     """Anti-aliased pooling: a fixed filter buffer, repeated to the live width in forward."""
 

@@ -43,7 +43,12 @@ class TiedWeights(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.last, self.head = conv(3, 8), conv(3, 8, dilation=2, padding=2), conv(16, 6), pooled_head(6)
+        self.a, self.b, self.last, self.head = (
+            conv(3, 8),
+            conv(3, 8, dilation=2, padding=2),
+            conv(16, 6),
+            pooled_head(6),
+        )
         self.b.weight = self.a.weight
 
     def forward(self, x):

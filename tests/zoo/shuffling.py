@@ -28,7 +28,7 @@ class ChannelShuffle(nn.Module):
         return self.head(self.last(shuffled(self.stem(x), 2)))
 
 
-@specimen(PICTURE, cut=("stem.0", "grouped.0"))
+@specimen(PICTURE, cut=("grouped.0",))
 class ShuffledGroups(nn.Module):
     """ShuffleNet v1: grouped convolutions with a shuffle between them, written with flatten."""
 
@@ -63,7 +63,8 @@ class _ShuffleUnits(nn.Module):
         super().__init__()
         self.stem, self.head = conv_norm(3, 2 * half), pooled_head(2 * half)
         self.branches = nn.ModuleList(
-            nn.Sequential(conv_norm(half, half, 1), conv(half, half, groups=half), conv_norm(half, half, 1)) for _ in "ab"
+            nn.Sequential(conv_norm(half, half, 1), conv(half, half, groups=half), conv_norm(half, half, 1))
+            for _ in "ab"
         )
 
     def forward(self, x):
@@ -136,7 +137,12 @@ class PatchMerging(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.reduce, self.last, self.head = conv_norm(3, 6), nn.Linear(24, 8), conv_norm(8, 8), pooled_head(8)
+        self.stem, self.reduce, self.last, self.head = (
+            conv_norm(3, 6),
+            nn.Linear(24, 8),
+            conv_norm(8, 8),
+            pooled_head(8),
+        )
 
     def forward(self, x):
         x = self.stem(x).permute(0, 2, 3, 1)

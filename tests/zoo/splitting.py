@@ -260,6 +260,32 @@ class SplitFedToSum(nn.Module):
 
 
 @specimen(PICTURE, cut=("stem.0",))
+class HalfSigmoid(nn.Module):
+    """Both sides of the bound meet the same layers, and differ only by an activation: they are not interchangeable."""
+
+    def __init__(self):
+        super().__init__()
+        self.bound, self.stem, self.head = 8, conv_norm(3, 16), pooled_head(16)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.cat([x[:, : self.bound].sigmoid(), x[:, self.bound :]], dim=1))
+
+
+@specimen(PICTURE, cut=("stem.0",))
+class HalfSigmoidByChunk(nn.Module):
+    """The same with `chunk`: the halves stay equal."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = conv_norm(3, 16), pooled_head(16)
+
+    def forward(self, x):
+        first, second = self.stem(x).chunk(2, dim=1)
+        return self.head(torch.cat([first.sigmoid(), second], dim=1))
+
+
+@specimen(PICTURE, cut=("stem.0",))
 class MaxOut(nn.Module):
     """Maxout: the larger of two halves, laid out by a view with the attribute first."""
 

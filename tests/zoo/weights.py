@@ -163,7 +163,12 @@ class BilinearLayer(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.bilinear, self.out = nn.Linear(6, 8), nn.Linear(5, 8), nn.Bilinear(8, 8, 6), nn.Linear(6, 3)
+        self.a, self.b, self.bilinear, self.out = (
+            nn.Linear(6, 8),
+            nn.Linear(5, 8),
+            nn.Bilinear(8, 8, 6),
+            nn.Linear(6, 3),
+        )
 
     def forward(self, a, b):
         return self.out(torch.relu(self.bilinear(torch.relu(self.a(a)), torch.tanh(self.b(b)))))

@@ -6,15 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.text import Text
 
-from secateur.cli.console import Progress, show, show_json
+from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
 from secateur.cli.subject import Subject, find_subject
 from secateur.graph.groups import Graph
 from secateur.graph.tracing import trace
 from secateur.measurement.branches import BranchCost, branch_costs, total_cost
 from secateur.measurement.prunable import coverage, group_shares, protected_layers
-from secateur.reporting.tables import branch_table, coverage_line, group_table, protected_table
+from secateur.reporting.tables import branch_table, coverage_line, group_table, narrow_branch_table, protected_lines
 
 
 @click.command("analyze")
@@ -45,11 +46,13 @@ def command(
     if as_json:
         show_json(_as_json(subject, graph, branches, inference))
         return
-    show(branch_table(branches, f"{subject.title}, by branch", inference), "")
+    title = f"{subject.title}, by branch"
+    show_fitting(branch_table(branches, title, inference), narrow_branch_table(branches, title))
+    show("")
     show(group_table(group_shares(graph)), coverage_line(graph, coverage(graph)), "")
     protected = protected_layers(graph)
     if protected:
-        show(protected_table(protected))
+        show(Text("Protected, never cut (layer and number of channels):", style="bold"), *protected_lines(protected))
     if graph.unreached:
         show(f"Never run by this input, so left whole: {', '.join(graph.unreached)}.")
 

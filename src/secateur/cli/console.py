@@ -11,20 +11,38 @@ from typing import Any
 
 import click
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
 def show(*what: RenderableType) -> None:
     """Print results for people to stdout."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    console = _stdout()
     for one in what:
-        console.print(one)
+        console.print(one, markup=False, soft_wrap=isinstance(one, str))
+
+
+def show_fitting(*tables: RenderableType) -> None:
+    """Print the first of several forms of a table, the widest first, that fits into the terminal; else the last."""
+    console = _stdout()
+    unbounded = console.options.update(width=10_000)
+    fitting = (table for table in tables if console.measure(table, options=unbounded).maximum <= console.width)
+    console.print(next(fitting, tables[-1]))
 
 
 def show_json(value: Any) -> None:
     """Print results for machines to stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _stdout() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+
+
+def heading(text: str) -> Text:
+    """Return a line that begins something new."""
+    return Text(f"\n{text}", style="bold cyan")
 
 
 class Progress:
@@ -42,13 +60,13 @@ class Progress:
             return
         start = time.perf_counter()
         if self._console.is_terminal:
-            with self._console.status(f"{text} ..."):
+            with self._console.status(Text(f"{text} ...")):
                 yield
         else:
             yield
-        self._console.print(f"  {text} [dim]{time.perf_counter() - start:.1f} s[/dim]", style="dim")
+        self._console.print(f"  {text} {time.perf_counter() - start:.1f} s", style="dim", markup=False)
 
     def say(self, text: str) -> None:
         """Write a line, unless quiet."""
         if not self._quiet:
-            self._console.print(text)
+            self._console.print(text, markup=False)

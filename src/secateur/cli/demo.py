@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from secateur.artifact.atomic import check_writable
-from secateur.cli.console import Progress, show
+from secateur.cli.console import Progress, heading, show
 from secateur.cli.options import quiet_option, seed_option
 from secateur.errors import ArtifactError
 from secateur.reporting.figures import check_figure
@@ -29,9 +29,9 @@ def command(out: str, seed: int, quiet: bool) -> None:
         check_writable(folder / name)
     progress = Progress(quiet)
     for chapter in walk(folder, progress.step, seed):
-        show(f"\n[bold cyan]{chapter.title}[/]", *chapter.shown)
+        show(heading(chapter.title), *chapter.shown)
     show(
-        "\n[bold cyan]What to type next[/]",
+        heading("What to type next"),
         f"  secateur verify {folder / PORTRAIT_FILE}",
         f"  secateur analyze {folder / PORTRAIT_FILE}",
         "  secateur prune modnet -o small.safetensors --macs 0.25x --weights YOUR_CHECKPOINT --figure widths.svg",

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from secateur import __version__
 from secateur.errors import SecateurError, nearest
 
 # Names and one-line helps stand here, so that `secateur --help` need not import torch.
@@ -52,7 +53,7 @@ class CommandGroup(click.Group):
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
-@click.version_option(package_name="secateur")
+@click.version_option(__version__)
 def group() -> None:
     """Structured pruning that proves itself: the same class of model, smaller.
 

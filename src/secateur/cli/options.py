@@ -51,7 +51,7 @@ full_option = click.option(
     "--model", "full", metavar="PKG:FN", help="The full-size model of a saved file that is not of the zoo."
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of everything random."
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, metavar="N", show_default="0", help="Of everything random."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from torch import nn
 
 from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
-from secateur.cli.console import Progress, show, show_json
+from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import (
     full_option,
     input_option,
@@ -29,7 +30,7 @@ from secateur.pipeline import prune
 from secateur.planning.criteria import check_criterion
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
-from secateur.reporting.tables import layer_table, proof_line, total_line
+from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
 
 _BUDGETS = ("ratio", "macs", "params", "config")
 
@@ -56,11 +57,19 @@ class _Pruned:
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
 @click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x.")
-@click.option("--criterion", default="l1", show_default=True, help="How channels are judged: l1, l2, lp:3, random.")
+@click.option(
+    "--criterion",
+    metavar="NAME",
+    default="l1",
+    show_default=True,
+    help="How channels are judged: l1, l2, lp:3, random.",
+)
 @click.option("--ranking", type=click.Choice(["group", "global"]), default="group", show_default=True,
               help="Channels compete within their group, or all with all.")  # fmt: skip
-@click.option("--round-to", type=click.IntRange(1), help="Keep multiples of this many channels.")
-@click.option("--min-channels", type=click.IntRange(1), default=8, show_default=True, help="Keep at least so many.")
+@click.option("--round-to", type=click.IntRange(1), metavar="N", help="Keep multiples of this many channels.")
+@click.option(
+    "--min-channels", metavar="N", type=click.IntRange(1), default=8, show_default=True, help="Keep at least so many."
+)
 @click.option(
     "--max-ratio", metavar="SHARE", callback=read_share, help="Share of its channels that a group loses at most."
 )
@@ -103,14 +112,15 @@ def command(  # noqa: PLR0913
     pruned = _prune(subject, budget, seed, progress)
     if figure is not None:
         with progress.step(f"drawing {figure}"):
-            draw_widths(pruned.change, f"{subject.title}, pruned", figure, _backbone(pruned.model))
+            draw_widths(pruned.change, _title(subject, budget), figure, _backbone(pruned.model))
     with progress.step(f"writing {output}"):
         provenance = {"model": subject.name, "weights": subject.weights, "seed": seed}
         save(output, pruned.model, pruned.plan, subject.earlier, provenance=provenance)
     if as_json:
         show_json(_as_json(subject, pruned, output))
         return
-    show(layer_table(pruned.change, f"{subject.title}, before → after"))
+    title = f"{subject.title}, before → after"
+    show_fitting(layer_table(pruned.change, title), narrow_layer_table(pruned.change, title))
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
 
 
@@ -133,6 +143,11 @@ def _prune(subject: Subject, budget: dict[str, Any], seed: int, progress: Progre
     with progress.step("counting"):
         before, after = trace(subject.model, subject.example), trace(small, subject.example)
         return _Pruned(small, plan, compare_layers(subject.model, small, before, after))
+
+
+def _title(subject: Subject, budget: dict[str, Any]) -> str:
+    given = ", ".join(f"{name} {Path(str(budget[name])).name}" for name in _BUDGETS if name in budget)
+    return f"{subject.title}, pruned by {budget['criterion']}: {given}"
 
 
 def _backbone(model: nn.Module) -> str:

@@ -76,7 +76,9 @@ def equalities_of(coupling: Coupling) -> Equalities:
 
 def _whole(counts: np.ndarray) -> int:
     """Return the smallest factor that makes the coefficients whole numbers."""
-    return next((scale for scale in range(1, 4097) if np.allclose(counts * scale, np.rint(counts * scale), atol=1e-6)), 1)
+    return next(
+        (scale for scale in range(1, 4097) if np.allclose(counts * scale, np.rint(counts * scale), atol=1e-6)), 1
+    )
 
 
 def _table_conditions(coupling: Coupling) -> Iterator[tuple[Linear, Reason]]:
@@ -89,7 +91,9 @@ def _table_conditions(coupling: Coupling) -> Iterator[tuple[Linear, Reason]]:
 def _row_form(coupling: Coupling, row: np.ndarray) -> Linear:
     families = coupling.families(row)
     cut = families[families >= 0]
-    return float(len(families) - len(cut)), np.bincount(cut, minlength=len(coupling.sizes)) / np.maximum(coupling.sizes, 1)
+    return float(len(families) - len(cut)), np.bincount(cut, minlength=len(coupling.sizes)) / np.maximum(
+        coupling.sizes, 1
+    )
 
 
 def _integer_conditions(coupling: Coupling) -> Iterator[tuple[Linear, Reason]]:
@@ -151,7 +155,9 @@ def protected_of(coupling: Coupling) -> tuple[Protected, ...]:
     )
 
 
-def layers_of(model: nn.Module, tensors: dict[str, TensorInfo], coupling: Coupling) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
+def layers_of(
+    model: nn.Module, tensors: dict[str, TensorInfo], coupling: Coupling
+) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     """Return the layers in the order in which they ran, and the names of those that never did."""
     names: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -163,7 +169,8 @@ def layers_of(model: nn.Module, tensors: dict[str, TensorInfo], coupling: Coupli
     ran = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor, _ in coupling.atoms.axes))
     idle = [path for path in owned if path not in set(ran) and any(tensors[name].shape for name in owned[path])]
     layers = tuple(
-        Layer(path, type(modules[path]).__name__, tuple(owned[path]), tuple(names[id(modules[path])])) for path in [*ran, *idle]
+        Layer(path, type(modules[path]).__name__, tuple(owned[path]), tuple(names[id(modules[path])]))
+        for path in [*ran, *idle]
     )
     return layers, tuple(idle)
 
@@ -205,7 +212,11 @@ class _Extents:
 
 
 def costs_of(
-    model: nn.Module, tensors: dict[str, TensorInfo], groups: Sequence[Group], coupling: Coupling, counts: Sequence[Count]
+    model: nn.Module,
+    tensors: dict[str, TensorInfo],
+    groups: Sequence[Group],
+    coupling: Coupling,
+    counts: Sequence[Count],
 ) -> Costs:
     """Return parameters and MACs as polynomials in the numbers of kept units."""
     extents = _Extents()
@@ -241,7 +252,9 @@ def _widths(tensors: dict[str, TensorInfo], groups: Sequence[Group]) -> dict[tup
     return widths
 
 
-def _sizes(info: TensorInfo, widths: dict[tuple[str, Axis], dict[int, int]], groups: int, coupling: Coupling) -> list[Linear]:
+def _sizes(
+    info: TensorInfo, widths: dict[tuple[str, Axis], dict[int, int]], groups: int, coupling: Coupling
+) -> list[Linear]:
     forms = []
     for axis, size in enumerate(info.shape):
         if axis == 1 and (info.name, "grouped") in coupling.atoms:
@@ -249,7 +262,7 @@ def _sizes(info: TensorInfo, widths: dict[tuple[str, Axis], dict[int, int]], gro
             at = coupling.atoms.axes.index((info.name, "grouped"))
             start, total = coupling.atoms.starts[at], int(coupling.atoms.sizes()[at])
             atoms = np.arange(start, start + total).reshape(-1, size)
-            forms.append(coupling.linear(Extent(atoms.T)))
+            forms.append(coupling.linear(Extent(atoms.T, columns=True)))
             continue
         used = widths.get((info.name, axis), {})
         counts = np.zeros(groups)

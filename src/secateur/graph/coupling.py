@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Coupling:
     tables: tuple[tuple[np.ndarray, Reason], ...]
     uses: tuple[Use, ...]
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
-    row_of: np.ndarray  # (atoms + 1,): the row of some table that an atom lies in, -1: none
+    rows: TableRows
 
     def families(self, labels: np.ndarray) -> np.ndarray:
         """Return the family of every label, -1 for what stays."""
@@ -38,22 +39,22 @@ class Coupling:
 
     def linear(self, extent: Extent) -> tuple[float, np.ndarray]:
         """Return a size as `fixed + counts @ kept`, with the numbers of kept units of each family."""
-        labels = self.narrowed(extent.labels)
+        labels = self.narrowed(extent)
         share = labels.shape[1]
         families = self.families(labels).ravel()
         cut = families[families >= 0]
         counts = np.bincount(cut, minlength=len(self.sizes)) / np.maximum(self.sizes, 1) / share
         return (families.size - len(cut)) / share, counts
 
-    def narrowed(self, labels: np.ndarray) -> np.ndarray:
+    def narrowed(self, extent: Extent) -> np.ndarray:
         """Reduce the labels (n, m) of a dimension to what decides its size: one column, or none that goes."""
+        labels = extent.labels
         if labels.shape[1] == 1:
             return labels
         units = self.unit_of[labels]
         if (units == units[:, :1]).all():
             return labels[:, :1]
-        rows = self.row_of[labels]
-        if (rows == rows[:, :1]).all():
+        if not extent.columns and self.rows.lie_within(labels):
             return np.zeros((len(labels), 1), np.int64)
         return labels
 
@@ -63,7 +64,9 @@ def couple(run: Recorder) -> Coupling:
     unit_of = _units(run)
     count = int(unit_of.max()) + 1
     reasons = _reasons(run, unit_of)
-    row_of, reasons = _rows(run, unit_of, reasons)
+    rows = TableRows.of(run.tables)
+    for unit, reason in _pinned(run, unit_of, rows).items():
+        reasons.setdefault(unit, reason)
     free = np.zeros(count, bool)
     for labels in run.read:
         free[unit_of[labels]] = True
@@ -78,7 +81,17 @@ def couple(run: Recorder) -> Coupling:
         found = family_of[unit_of[labels]]
         averaged[found[found >= 0]] = True
     return Coupling(
-        run.atoms, unit_of, family_of, rank_of, sizes, hashes, reasons, tuple(run.tables), tuple(run.uses), averaged, row_of
+        run.atoms,
+        unit_of,
+        family_of,
+        rank_of,
+        sizes,
+        hashes,
+        reasons,
+        tuple(run.tables),
+        tuple(run.uses),
+        averaged,
+        rows,
     )
 
 
@@ -99,34 +112,65 @@ def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
     return reasons
 
 
-def _rows(run: Recorder, unit_of: np.ndarray, reasons: dict[int, Reason]) -> tuple[np.ndarray, dict[int, Reason]]:
-    """Lay out the tables' rows, and fix what would make a pinned row disappear."""
-    row_of = np.full(len(unit_of), -1, np.int64)
-    last = 0
-    for matrix, _ in run.tables:
-        row_of[matrix] = last + np.arange(len(matrix))[:, None]
-        last += len(matrix)
-    row_of[0] = -1
+def _pinned(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> dict[int, Reason]:
+    """Return the units that must stay so that no position of a pinned dimension disappears or moves."""
+    reasons: dict[int, Reason] = {}
     for matrix, reason in run.pins:
-        for unit in _endangered(matrix, unit_of, row_of):
-            reasons.setdefault(int(unit), reason)
-    return row_of, reasons
+        units = unit_of[matrix]
+        lone = (units == units[:, :1]).all(axis=1) & (matrix != 0).all(axis=1)
+        endangered = units if rows.touch(matrix) and not rows.lie_within(matrix) else units[lone]
+        for unit in np.unique(endangered).tolist():
+            reasons.setdefault(unit, reason)
+    return reasons
 
 
-def _endangered(matrix: np.ndarray, unit_of: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-    """Return the units that must stay so that every row of a pinned matrix does, at its place."""
-    units = unit_of[matrix]
-    lone = (units == units[:, :1]).all(axis=1) & (matrix != 0).all(axis=1)
-    rows = row_of[matrix]
-    place = np.broadcast_to(np.arange(len(matrix))[:, None], matrix.shape)
-    inside = rows >= 0
-    spread = np.zeros(0, np.int64)
-    if inside.any():
-        order = np.argsort(rows[inside], kind="stable")
-        sorted_rows, sorted_place = rows[inside][order], place[inside][order]
-        broken = (np.diff(sorted_rows) == 0) & (np.diff(sorted_place) != 0)
-        spread = units[np.isin(rows, sorted_rows[1:][broken])]
-    return np.unique(np.concatenate([units[lone].ravel(), spread]))
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """In which rows of which tables each atom lies, sorted by atom."""
+
+    atoms: np.ndarray
+    table: np.ndarray
+    row: np.ndarray  # numbered through all tables
+
+    @classmethod
+    def of(cls, tables: Sequence[tuple[np.ndarray, Reason]]) -> TableRows:
+        """Index the cells of all tables."""
+        atoms, table, row, last = [], [], [], 0
+        for number, (matrix, _) in enumerate(tables):
+            atoms.append(matrix.ravel())
+            table.append(np.full(matrix.size, number))
+            row.append(np.repeat(last + np.arange(len(matrix)), matrix.shape[1]))
+            last += len(matrix)
+        if not tables:
+            return cls(*(np.zeros(0, np.int64) for _ in range(3)))
+        order = np.argsort(np.concatenate(atoms), kind="stable")
+        return cls(*(np.concatenate(part)[order] for part in (atoms, table, row)))
+
+    def touch(self, labels: np.ndarray) -> bool:
+        """Tell whether any table has one of these labels."""
+        return len(self._cells(labels)[0]) > 0
+
+    def lie_within(self, labels: np.ndarray) -> bool:
+        """Tell whether, in some table, every row lies within one position of (positions, m) labels."""
+        cells, places = self._cells(labels)
+        for table in np.unique(self.table[cells]):
+            own = self.table[cells] == table
+            rows, place = self.row[cells][own], places[own]
+            order = np.argsort(rows, kind="stable")
+            same_row = np.diff(rows[order]) == 0
+            if not (same_row & (np.diff(place[order]) != 0)).any():
+                return True
+        return False
+
+    def _cells(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells with these labels, and the position of each."""
+        flat = labels.ravel()
+        place = np.repeat(np.arange(len(labels)), labels.shape[1])[flat != 0]
+        flat = flat[flat != 0]
+        start, end = (np.searchsorted(self.atoms, flat, side) for side in ("left", "right"))
+        counts = end - start
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(start, counts) + offsets, np.repeat(place, counts)
 
 
 def _signatures(run: Recorder, unit_of: np.ndarray, count: int) -> np.ndarray:

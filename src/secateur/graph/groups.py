@@ -146,6 +146,19 @@ class Graph:
     on_data: bool = False  # the forward reads values, so it was run on real tensors
     trained_paths: bool = False  # some layers run only in training
 
+    def harmonize(self, counts: Sequence[int]) -> list[int] | None:
+        """Return how many units of each group the model's own code has at the widths that `counts` give.
+
+        Where channels are shuffled, the parts of a layer that take different ways are as large as the code makes them,
+        whatever `counts` would like; layers' widths stay as given. None: no choice of units fits these widths.
+
+        Raises:
+            PlanError: the model does not run at these widths.
+        """
+        from secateur.graph.settling import harmonize
+
+        return harmonize(self, counts)
+
     def realize(self, kept: Sequence[np.ndarray]) -> Realized:
         """Return what every tensor keeps, in order, and the integers to rewrite.
 

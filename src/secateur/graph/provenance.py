@@ -32,6 +32,7 @@ class Extent:
     """The size of a tensor along a dimension: the labels there, one row per position."""
 
     labels: np.ndarray  # (size, m)
+    columns: bool = False  # the columns of a table: each row loses its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,11 @@ def evaluate(expression: Expression, attribute: Callable[[Attribute], int], exte
 
 
 def solved(
-    expression: Expression, target: int, unknown: Attribute, attribute: Callable[[Attribute], int], extent: Callable[[Extent], int]
+    expression: Expression,
+    target: int,
+    unknown: Attribute,
+    attribute: Callable[[Attribute], int],
+    extent: Callable[[Extent], int],
 ) -> int | None:
     """Return the value of `unknown` that makes the expression equal `target`; None if there is none."""
     if expression == unknown:
@@ -190,9 +195,7 @@ def _inverted(name: str, target: int, other: int, unknown_left: bool) -> int | N
     return other // target if target and other % target == 0 else None
 
 
-def with_origin(
-    value: Any, module: str, key: str, compared: Callable[[TracedInt, int], None]
-) -> Any:
+def with_origin(value: Any, module: str, key: str, compared: Callable[[TracedInt, int], None]) -> Any:
     """Return an attribute's value with its integers traced, also those inside lists and tuples; else the same object."""
     if type(value) is int:
         return TracedInt(value, Attribute(module, key), compared)

@@ -91,7 +91,9 @@ class Recorder(LabelRun):
     def idle(self, model: nn.Module) -> bool:
         """Tell whether some parameter has not been used."""
         used = {tensor for tensor, _ in self.atoms.axes}
-        return any(name not in used for name, parameter in model.named_parameters() if max(parameter.shape, default=1) > 1)
+        return any(
+            name not in used for name, parameter in model.named_parameters() if max(parameter.shape, default=1) > 1
+        )
 
     def mark(self) -> tuple[int, ...]:
         """Remember how much has been recorded."""

@@ -218,9 +218,9 @@ class LabelRun:
         return Reason(why, op.partition(".")[0], source, module)
 
 
-def extent_of(sheet: Sheet, dim: int) -> Extent:
-    """Return the extent of a labelled dimension."""
-    return Extent(np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1))
+def extent_of(sheet: Sheet, dim: int, columns: bool = False) -> Extent:
+    """Return the extent of a labelled dimension; `columns`: of the part of a table that shrinks."""
+    return Extent(np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1), columns)
 
 
 def _rows(sheet: Sheet, dims: Sequence[int]) -> np.ndarray:

@@ -25,17 +25,42 @@ def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
     alive = _alive(coupling, kept)
     attributes = solve(coupling, alive, graph)
     keep = _kept_indices(coupling, alive)
+    empty = next((tensor for (tensor, _), indices in keep.items() if not len(indices)), None)
+    if empty is not None:
+        raise PlanError(f"Nothing is left of {empty}: a layer needs at least one channel. Keep one or more.")
     if any((~alive[coupling.unit_of[matrix]]).any() for matrix, _ in coupling.tables) and not graph.on_data:
         keep = _in_order(graph, coupling, alive, keep, attributes)
     changed = {str(attribute): value for attribute, value in attributes.items() if value != _now(graph, attribute)}
     return Realized(_named(graph, keep), changed, {})
 
 
+def harmonize(graph: Graph, counts: Sequence[int]) -> list[int] | None:
+    """See `Graph.harmonize`."""
+    coupling = graph.coupling
+    if coupling is None or graph.on_data or not coupling.tables:
+        return list(counts)
+    alive = _alive(coupling, [np.arange(count) for count in counts])
+    keep = _kept_indices(coupling, alive)
+    fresh = _at_widths(graph, keep, solve(coupling, alive, graph))
+    known, number, sizes = np.unique(coupling.marks, axis=0, return_inverse=True, return_counts=True)
+    found, found_sizes = np.unique(fresh.marks, axis=0, return_counts=True)
+    place = {tuple(mark): at for at, mark in enumerate(known.tolist())}
+    change = -sizes
+    for mark, size in zip(found.tolist(), found_sizes, strict=True):
+        if tuple(mark) not in place:
+            return None
+        change[place[tuple(mark)]] += size
+    result = coupling.sizes.copy()
+    free = coupling.family_of >= 0
+    class_of = np.zeros(len(coupling.sizes), np.int64)
+    class_of[coupling.family_of[free]] = number.ravel()[free]
+    result += change[class_of]
+    change[class_of] = 0
+    return result.tolist() if not change.any() and (result >= 0).all() and (result <= coupling.sizes).all() else None
+
+
 def _check(graph: Graph, kept: Sequence[np.ndarray]) -> None:
     counts = [len(units) for units in kept]
-    for group, count in zip(graph.groups, counts, strict=True):
-        if count == 0:
-            raise PlanError(f"Nothing is left of {group.name}: a layer needs at least one channel. Keep one or more.")
     equalities = graph.equalities
     broken = np.flatnonzero(equalities.matrix @ np.asarray(counts, np.int64) != equalities.target) if counts else []
     if len(broken):
@@ -107,7 +132,7 @@ class _Size:
     alive: np.ndarray
 
     def __call__(self, extent: Extent) -> int:
-        labels = self.coupling.narrowed(extent.labels)
+        labels = self.coupling.narrowed(extent)
         living = (labels == 0) | self.alive[self.coupling.unit_of[labels]]
         return int(living.sum(axis=0).max(initial=0))
 
@@ -138,17 +163,21 @@ def _in_order(
     new widths; units of the same kind are interchangeable, so each new unit is given to an old one of its kind, in
     order, and every axis follows. If the kinds differ the order stays ascending, and the proof of structure decides.
     """
-    assert graph.model is not None
-    integers = {str(attribute): value for attribute, value in attributes.items()}
-    try:
-        run = record(graph.model, graph.example, graph.free_outputs, integers, _shapes(graph, keep))
-    except TraceError as error:
-        raise PlanError(f"The model does not run at the chosen widths. {error}") from error
-    fresh = couple(run)
+    fresh = _at_widths(graph, keep, attributes)
     partner = _partners(fresh, coupling, alive)
     if partner is None:
         return keep
     return {place: _ordered(coupling, fresh, partner, place, indices) for place, indices in keep.items()}
+
+
+def _at_widths(graph: Graph, keep: dict[Place, np.ndarray], attributes: dict[Attribute, int]) -> Coupling:
+    """Run the model's code on fresh labels at new widths."""
+    assert graph.model is not None
+    integers = {str(attribute): value for attribute, value in attributes.items()}
+    try:
+        return couple(record(graph.model, graph.example, graph.free_outputs, integers, _shapes(graph, keep)))
+    except TraceError as error:
+        raise PlanError(f"The model does not run at the chosen widths. {error}") from error
 
 
 def _shapes(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, tuple[int, ...]]:

@@ -79,7 +79,8 @@ def shape_of(call: Call) -> CallShape:
     """Return the shapes and dtypes of the tensors of a call."""
     tensors = call.tensors()
     return CallShape(
-        tuple(tuple(tensor.shape) for tensor in tensors), tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
+        tuple(tuple(tensor.shape) for tensor in tensors),
+        tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
     )
 
 
@@ -103,7 +104,9 @@ def record(
         return _recorded(model, calls, free_outputs, integers, shapes, real=False)
     except Exception as error:
         if shapes is not None or any(parameter.is_meta for parameter in model.parameters()):
-            raise TraceError(f"The model does not run on tensors without data: {type(error).__name__}: {error}") from error
+            raise TraceError(
+                f"The model does not run on tensors without data: {type(error).__name__}: {error}"
+            ) from error
         return _recorded_on_data(model, calls, free_outputs)
 
 
@@ -137,7 +140,12 @@ def _recorded(
 
 
 def _also_in_training(
-    run: Recorder, model: nn.Module, calls: Sequence[Call], stand_in: StandIn, free_outputs: bool, integers: Mapping[str, int] | None
+    run: Recorder,
+    model: nn.Module,
+    calls: Sequence[Call],
+    stand_in: StandIn,
+    free_outputs: bool,
+    integers: Mapping[str, int] | None,
 ) -> None:
     """Paths that only training takes; a model that cannot be trained on the example keeps what evaluation reached."""
     mark = run.mark()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,11 +28,12 @@ def compare_times(
     runs: Mapping[str, Callable[[], object]],
     rounds: int = 15,
     warm_up: int = 3,
-    on_round: Callable[[int], None] | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Timing]:
     """Time several calls in turns (A, B, A, B, ...), after `warm_up` turns that do not count.
 
-    The order is reversed every other round, so that no call always runs in the other's cache.
+    The order is reversed every other round, so that no call always runs in the other's cache. After `seconds` no new
+    round begins, once three are done.
 
     Example:
         >>> compare_times({"sum": lambda: sum(range(1000))}, rounds=3)["sum"].rounds
@@ -40,14 +42,15 @@ def compare_times(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
     for round_number in range(-warm_up, rounds):
         names = list(runs)[:: 1 if round_number % 2 else -1]
         for name in names:
             milliseconds = _milliseconds(runs[name])
             if round_number >= 0:
                 taken[name].append(milliseconds)
-        if on_round is not None:
-            on_round(round_number + warm_up)
+        if round_number >= 2 and time.perf_counter() - start > seconds:
+            break
     return {name: _timing(values) for name, values in taken.items()}
 
 
@@ -56,7 +59,7 @@ def compare_module_times(
     inputs: tuple[torch.Tensor, ...],
     rounds: int = 15,
     warm_up: int = 3,
-    on_round: Callable[[int], None] | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Timing]:
     """Time modules side by side on the same inputs, as they are used: evaluation mode, no gradients.
 
@@ -64,7 +67,7 @@ def compare_module_times(
     """
     runs = {name: partial(model, *inputs) for name, model in models.items()}
     with _evaluating(models.values()), torch.inference_mode():
-        return compare_times(runs, rounds, warm_up, on_round)
+        return compare_times(runs, rounds, warm_up, seconds)
 
 
 @contextmanager

@@ -6,8 +6,10 @@ along it, and what rounding leaves is filled up unit by unit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from secateur.planning.widths import Widths
 _ENOUGH = 0.99  # of the budget
 _LEVELS = 1 << 16
 _SWAPS = 4000  # pairs tried at most to come nearer to a budget
+_COMBINATIONS = 20_000  # tried at most once pairs do no longer help
 
 
 class Path(Protocol):
@@ -104,15 +107,18 @@ def by_ratio(widths: Widths, ratios: np.ndarray) -> Allocation:
 def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
     """Return the widest allocation along `path` that stays within every cap.
 
-    No group's kept share falls below a quarter of the median one, unless the group is at its floor. The tightest cap
-    is met within 1 % from below; where no single step and no exchange of two reaches that, `step` says what the
-    smallest step more would add.
+    No group's kept share falls below a quarter of the median one (of the groups that may lose something); only where
+    the caps ask for less than that allows, groups go down to their floors. The tightest cap is met within 1 % from
+    below, or as nearly as can be; `step` then says what the smallest step more would add.
 
     Raises:
         PlanError: the caps are below the smallest reachable costs; says what these are.
     """
-    search = _Search(widths, tuple(caps))
+    search = _Search(widths, tuple(caps), floors_too=True)
     kept = search.settle(path.at(0))
+    if search.fill(kept) > 1:
+        search, path = _Search(widths, tuple(caps), floors_too=False), SameShare(widths)
+        kept = search.settle(path.at(0))
     if search.fill(kept) > 1:
         raise PlanError(_too_small(search, kept))
     low, high = 0, path.top
@@ -129,27 +135,31 @@ def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
     return Allocation(groups, {cap.name: cap.cost(groups) for cap in caps}, step)
 
 
-def starved(widths: Widths, kept: np.ndarray) -> np.ndarray:
+def starved(widths: Widths, kept: np.ndarray, floors_too: bool) -> np.ndarray:
     """Return, for each variable, the width that a quarter of the median share asks for; 0 where it has that.
 
-    The median is over the groups that may be cut. A variable at its floor is never starved.
+    The median is over the groups that may lose something. `floors_too` counts groups at their floors as well.
     """
     free = (widths.lowest < widths.sizes)[widths.variable_of]
     if not free.any():
         return np.zeros_like(kept)
     quarter = np.median(widths.of_groups(kept / widths.sizes)[free]) / 4
     needed = np.ceil(quarter * widths.sizes - 1e-9).astype(np.int64)
-    return np.where((kept < needed) & (kept > widths.lowest), needed, 0)
+    return np.where((kept < needed) & (floors_too | (kept > widths.lowest)), needed, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
     widths: Widths
     caps: tuple[Cap, ...]
+    floors_too: bool  # whether a group at its floor may count as starved
 
     def fill(self, kept: np.ndarray) -> float:
         groups = self.widths.of_groups(kept)
         return max(cap.fill(groups) for cap in self.caps)
+
+    def starved(self, kept: np.ndarray) -> np.ndarray:
+        return starved(self.widths, kept, self.floors_too)
 
     def settle(self, wanted: np.ndarray) -> np.ndarray:
         """Return the allowed widths nearest to the wanted ones, none of them starved."""
@@ -157,7 +167,7 @@ class _Search:
         kept = self.widths.settle(wanted)
         # Raising the starved may raise the median; each round raises one more, and a few always do.
         for _ in range(len(self.widths.sizes)):
-            needed = starved(self.widths, kept)
+            needed = self.starved(kept)
             if not (needed > at_least).any():
                 break
             at_least = np.maximum(at_least, needed)
@@ -168,19 +178,19 @@ class _Search:
         """Tell whether a change stays within the caps and starves nobody more than before."""
         if candidate is None or self.fill(candidate) > 1:
             return False
-        return bool(np.count_nonzero(starved(self.widths, candidate)) <= np.count_nonzero(starved(self.widths, kept)))
+        return bool(np.count_nonzero(self.starved(candidate)) <= np.count_nonzero(self.starved(kept)))
 
     def wider(self, kept: np.ndarray, variable: int) -> np.ndarray | None:
         """Return the next larger widths for a variable that do not leave it starved."""
         candidate = self.widths.wider(kept, variable)
         if candidate is None:
             return None
-        needed = int(starved(self.widths, candidate)[variable])
+        needed = int(self.starved(candidate)[variable])
         return self.widths.raised(kept, variable, needed) if needed else candidate
 
     def smallest_step(self, kept: np.ndarray) -> dict[str, float]:
         groups = self.widths.of_groups(kept)
-        more = [w for v in range(len(kept)) if (w := self.widths.wider(kept, v)) is not None]
+        more = [w for v in range(len(kept)) if (w := self.widths.wider(kept, v)) is not None] or [self.widths.sizes]
         tightest = max(self.caps, key=lambda cap: cap.fill(groups))
         added = [tightest.cost(self.widths.of_groups(w)) - tightest.cost(groups) for w in more]
         return {tightest.name: min(value for value in added if value > 0)} if any(v > 0 for v in added) else {}
@@ -192,7 +202,7 @@ def _fill_up(search: _Search, kept: np.ndarray, path: Path) -> np.ndarray:
         if better is None:
             better = _exchange(search, kept, path)
         if better is None:
-            break
+            return _nearest_below(search, kept)
         kept = better
     return kept
 
@@ -218,6 +228,30 @@ def _exchange(search: _Search, kept: np.ndarray, path: Path) -> np.ndarray | Non
         if best_fill >= _ENOUGH:
             break
     return best
+
+
+def _nearest_below(search: _Search, kept: np.ndarray) -> np.ndarray:
+    """Return what fills the caps best among all widths near by: in a small network, all there are."""
+    best, best_rank = kept, (search.fill(kept), 0.0)
+    for values in product(*_windows(search.widths, kept)):
+        candidate = np.array(values)
+        fill = search.fill(candidate)
+        # Full enough is enough: among those the one that changes least.
+        distance = float((np.abs(candidate - kept) / search.widths.sizes).sum())
+        rank = (min(fill, _ENOUGH), -distance)
+        if fill <= 1 and rank > best_rank and search.widths.holds(candidate) and search.fits(candidate, kept):
+            best, best_rank = candidate, rank
+    return best
+
+
+def _windows(widths: Widths, kept: np.ndarray) -> list[np.ndarray]:
+    """Return the values to try for each variable: as many steps up and down as the number of combinations allows."""
+    for radius in (1024, 256, 64, 16, 8, 4, 2, 1):
+        found = [widths.around(kept, variable, radius) for variable in range(len(kept))]
+        if math.prod(len(values) for values in found) <= _COMBINATIONS:
+            return found
+    few = max(1, int(math.log(_COMBINATIONS, 3)))
+    return [values if variable < few else kept[variable : variable + 1] for variable, values in enumerate(found)]
 
 
 def _curves(widths: Widths, importances: Sequence[np.ndarray]) -> list[np.ndarray]:

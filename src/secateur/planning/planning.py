@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from secateur.planning.allocation import Allocation, ByImportance, Path, SameSha
 from secateur.planning.budgets import Cap, counted, read_cap, read_ratio, shown
 from secateur.planning.configuration import Configuration, read_configuration, rules_of
 from secateur.planning.criteria import check_criterion, importances, normalised
-from secateur.planning.outputs import Outputs, axis_length, floors, kinds_of, outputs_of
+from secateur.planning.outputs import Outputs, axis_length, floors, kinds_of, outputs_of, producing_axes
 from secateur.planning.plans import Plan, assemble, fingerprint_of
 from secateur.planning.scope import Scope, Total, scope_of
 from secateur.planning.widths import Widths, widths_of
@@ -28,7 +29,7 @@ _THIN = 0.1  # of its width: a stem or residual stream below this is worth a war
 _log = logging.getLogger("secateur")
 
 
-def plan(  # noqa: PLR0913, PLR0917
+def plan(  # noqa: PLR0913
     graph: Graph,
     model: nn.Module,
     ratio: float | None = None,
@@ -91,7 +92,7 @@ def plan(  # noqa: PLR0913, PLR0917
     importance = importances(graph, outputs, _tensors_of(model), criterion, scores, seed)
     request = _Request(graph, outputs, scope, least, importance, ranking, round_to)
     parts = _allocations(request, ratio, macs, params)
-    kept = np.minimum.reduce([part.kept for part in parts])
+    kept = _harmonized(graph, request.widths(scope.cuttable), np.minimum.reduce([part.kept for part in parts]))
     _warn(graph, outputs, kept)
     recipe = {
         "criterion": criterion if scores is None else f"scores, else {criterion}",
@@ -197,6 +198,20 @@ def _caps(graph: Graph, macs: Any, params: Any) -> list[Cap]:
     return caps
 
 
+def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray) -> np.ndarray:
+    """Return the numbers that the model's code has at these widths (see `Graph.harmonize`), or at widths near them."""
+    tied = [variable for cluster in widths.clusters for variable in cluster.variables]
+    first = np.unique(widths.variable_of, return_index=True)[1]
+    for change in (0.0, 0.02, -0.02, 0.05, -0.05, 0.1, -0.1, 0.15, 0.2):
+        wanted = kept[first].astype(np.float64)
+        wanted[tied] *= 1 + change
+        nearby = widths.of_groups(widths.settle(wanted)) if change else kept
+        found = graph.harmonize(nearby.tolist())
+        if found is not None:
+            return np.array(found, dtype=np.int64)
+    return kept
+
+
 def _elements_per_unit(graph: Graph, outputs: Outputs) -> np.ndarray:
     elements = np.zeros(len(graph.groups))
     for number, members in enumerate(outputs.producers):
@@ -234,7 +249,7 @@ def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) ->
     for name, value, least in (("min_channels", min_channels, 1), ("round_to", round_to, 1), ("seed", seed, 0)):
         if value is None and name == "round_to":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
             raise PlanError(f"{name}={value!r} makes no sense here. Give a whole number of at least {least}.")
 
 
@@ -277,13 +292,19 @@ def _warn(graph: Graph, outputs: Outputs, kept: np.ndarray) -> None:
     sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
     if (kept == sizes).all():
         _log.warning("The plan removes nothing: every group that may be cut is at its floor. Lower min_channels.")
-    writers = [_writers(graph, outputs, number) for number in range(len(sizes))]
-    first = next((layer.name for layer in graph.layers if any(layer.name in found for found in writers)), "")
-    for number in np.flatnonzero(kept < _THIN * sizes):
-        what = "stem" if first in writers[number] else "residual stream" if len(writers[number]) > 1 else ""
-        if what:
-            name, size = graph.groups[number].name, sizes[number]
-            _log.warning("The %s %s keeps %d of %d channels. Raise min_channels.", what, name, kept[number], size)
+    first = _first_writer(graph, outputs)
+    for (tensor, axis), along in producing_axes(outputs).items():
+        width, layer = axis_length(graph.tensors[tensor], axis), outputs.layer_of[tensor]
+        left = width - sum(indices * int(sizes[number] - kept[number]) for number, indices in along.items())
+        streams = [number for number in along if len(_writers(graph, outputs, number)) > 1]
+        what = "stem" if layer == first else "residual stream written by" if streams else ""
+        if what and left < _THIN * width:
+            _log.warning("The %s %s keeps %d of %d channels. Raise min_channels.", what, layer, left, width)
+
+
+def _first_writer(graph: Graph, outputs: Outputs) -> str:
+    writers = {layer for number in range(len(graph.groups)) for layer in _writers(graph, outputs, number)}
+    return next((layer.name for layer in graph.layers if layer.name in writers), "")
 
 
 def _writers(graph: Graph, outputs: Outputs, group: int) -> list[str]:

@@ -111,7 +111,12 @@ class Plan:
                 or numbers that the graph's equalities forbid.
 
         Example:
-            >>> plan = Plan.from_indices(graph, {"features.0.0": [3, 7, 21]})  # doctest: +SKIP
+            >>> import torch
+            >>> from secateur.graph.tracing import trace
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+            >>> plan = Plan.from_indices(trace(model, torch.zeros(1, 3)), {"0": [1, 6]})
+            >>> plan.shape_after("0.weight"), plan.shape_after("2.weight")
+            ((6, 3), (2, 6))
         """
         from secateur.planning.manual import plan_from_indices
 
@@ -127,7 +132,12 @@ class Plan:
                 remain break the graph's equalities.
 
         Example:
-            >>> gentler = plan.without(graph, "features.0.0", [3])  # doctest: +SKIP
+            >>> import torch
+            >>> from secateur.graph.tracing import trace
+            >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+            >>> graph = trace(model, torch.zeros(1, 3))
+            >>> Plan.from_indices(graph, {"0": [1, 6]}).without(graph, "0", [6]).removed("0.weight", 0)
+            (1,)
         """
         from secateur.planning.manual import plan_without
 
@@ -190,4 +200,4 @@ def _as_json(value: Any) -> Any:
         return {str(key): _as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(one) for one in value]
-    return value
+    return value.item() if isinstance(value, np.generic) else value

@@ -53,9 +53,6 @@ def scope_of(
 
     Raises:
         PlanError: a name matches nothing, or the rules select nothing that can be cut.
-
-    Example:
-        >>> scope = scope_of(graph, outputs, kinds, ignore=["classifier"])  # doctest: +SKIP
     """
     ignored = frozenset[str]().union(*(layers_matching(graph, kinds, word) for word in ignore))
     scope = _scope_of_rules(graph, outputs, kinds, rules) if rules else _everything(len(graph.groups))

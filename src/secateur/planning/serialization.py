@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -199,7 +200,7 @@ def _scales(value: Any, fingerprint: Mapping[str, Indices]) -> dict[str, float]:
     for name, scale in found.items():
         if name not in fingerprint:
             raise _wrong(f"scales[{name!r}]", f"is a tensor that the fingerprint lacks.{nearest(name, fingerprint)}")
-        if not _is_number(scale) or not math.isfinite(scale) or scale <= 0:
+        if not _is_number(scale) or not 0 < scale <= sys.float_info.max:
             raise _wrong(f"scales[{name!r}]", f"is {_shown(scale)}, and a number above 0 is wanted")
     return {name: float(scale) for name, scale in found.items()}
 
@@ -226,6 +227,8 @@ def _json(value: Any, place: str, depth: int) -> Any:
         return {key: _json(one, f"{place}[{key!r}]", depth - 1) for key, one in value.items()}
     if isinstance(value, list):
         return [_json(one, place, depth - 1) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(place, f"is {value}, and a finite number is wanted")
     return value
 
 
@@ -248,7 +251,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or _is_int(value)
 
 
 def _shown(value: Any) -> str:

@@ -91,6 +91,17 @@ class Widths:
         wanted[variable] = at_least
         return _with(kept, variable, int(self._up_to_grid(wanted)[variable]))
 
+    def around(self, kept: np.ndarray, variable: int, radius: int) -> np.ndarray:
+        """Return the widths that a variable may have, up to so many steps below and above the one it has."""
+        low, size = self.lowest[variable], self.sizes[variable]
+        values = np.union1d(np.arange(low, size, self.step[variable]), [size, kept[variable]])
+        position = int(np.searchsorted(values, kept[variable]))
+        return values[max(0, position - radius) : position + radius + 1]
+
+    def holds(self, kept: np.ndarray) -> bool:
+        """Tell whether the widths satisfy every condition between variables."""
+        return all(cluster.holds(kept[cluster.variables]) for cluster in self.clusters)
+
     def _nearest(self, wanted: np.ndarray) -> np.ndarray:
         steps = np.rint((wanted - self.lowest) / self.step).astype(np.int64)
         on_grid = np.clip(self.lowest + steps * self.step, self.lowest, self._last)

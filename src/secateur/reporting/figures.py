@@ -124,8 +124,8 @@ def _draw_panel(axes: Axes, panel: Panel, widest: int) -> None:
     for place, scale in zip(places, scales, strict=True):
         if scale < 1:
             axes.plot([place - 0.45, place + 0.45], [0.10 * top, 0.17 * top], color="white", linewidth=3)
-    if widest <= _LEGIBLE:
-        for place, old, new, high, low in zip(places, before, after, heights, filled, strict=True):
+    for place, old, new, high, low in zip(places, before, after, heights, filled, strict=True):
+        if widest <= _LEGIBLE or high < old:
             _number(axes, place, high if new == old else max(high, low + 0.085 * top), old, top, _FAINT)
             if new != old:
                 _number(axes, place, low, new, top, _AFTER)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from secateur.graph.groups import Graph
 from secateur.measurement.branches import BranchCost, total_cost
@@ -33,10 +32,24 @@ def branch_table(branches: Sequence[BranchCost], title: str, inference: Sequence
     inferred = [*inference, total_cost(inference)] if inference else [None] * (len(branches) + 1)
     for branch, other in zip([*branches, total], inferred, strict=True):
         counts = [branch.params, branch.all_params, branch.macs, *([other.macs] if other else []), branch.all_macs]
-        share = branch.macs / total.macs if total.macs else 0.0
         if branch is total:
             table.add_section()
-        table.add_row(branch.name, *map(short_count, counts), f"{bar(share)} {share:4.0%}")
+        table.add_row(branch.name, *map(short_count, counts), _bar(branch.macs, total.macs))
+    return table
+
+
+def narrow_branch_table(branches: Sequence[BranchCost], title: str) -> Table:
+    """Tabulate branches by their convolutions and linear layers alone, for a narrow terminal."""
+    table = _table(f"{title} (convolutions and linear layers)")
+    table.add_column("branch", overflow="fold")
+    table.add_column("params", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("share of MACs", no_wrap=True)
+    total = total_cost(branches)
+    for branch in branches:
+        table.add_row(branch.name, *map(short_count, (branch.params, branch.macs)), _bar(branch.macs, total.macs))
+    table.add_section()
+    table.add_row(total.name, *map(short_count, (total.params, total.macs)), _bar(total.macs, total.macs))
     return table
 
 
@@ -48,24 +61,26 @@ def group_table(shares: Sequence[GroupShare], title: str = "Coupled groups: thes
     table.add_column("layers", justify="right")
     table.add_column("params", justify="right")
     table.add_column("MACs", justify="right")
-    table.add_column("note")
+    noted = any(share.statistics for share in shares)
+    if noted:
+        table.add_column("note")
     for share in shares:
-        note = "statistics across channels" if share.statistics else ""
+        note = ["statistics across channels" if share.statistics else ""] if noted else []
         size = f"{share.groups} x {share.size}" if share.groups > 1 else str(share.size)
-        table.add_row(share.name, size, str(len(share.layers)), *map(short_count, (share.params, share.macs)), note)
+        table.add_row(share.name, size, str(len(share.layers)), *map(short_count, (share.params, share.macs)), *note)
     return table
 
 
-def protected_table(protected: Sequence[ProtectedLayer], title: str = "Protected: never cut") -> Table:
-    """Tabulate the channels that stay, with the reason and the line of the user's code."""
-    table = _table(title)
-    table.add_column("layer", overflow="fold")
-    table.add_column("channels", justify="right")
-    table.add_column("why", overflow="fold", ratio=1)
-    table.add_column("where", no_wrap=True)
+def protected_lines(protected: Sequence[ProtectedLayer]) -> list[str]:
+    """Say which channels stay: for each reason the line of code, and under it the layers with their numbers."""
+    gathered: dict[tuple[str, str], list[str]] = {}
     for entry in protected:
-        table.add_row(entry.layer or "(model)", str(entry.channels), entry.reason, short_source(entry.source))
-    return table
+        layers = gathered.setdefault((entry.reason, entry.source), [])
+        layers.append(f"{entry.layer or '(model)'} ({entry.channels})")
+    lines = []
+    for (reason, source), layers in gathered.items():
+        lines += [f"{reason}{f', at {short_source(source)}' if source else ''}:", f"    {', '.join(layers)}"]
+    return lines
 
 
 def layer_table(change: ModelChange, title: str) -> Table:
@@ -78,10 +93,25 @@ def layer_table(change: ModelChange, title: str) -> Table:
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     for number, layer in enumerate(change.layers):
-        kept = Text(f"{bar(layer.channels.share)} {layer.channels.share:4.0%}")
+        kept = _bar(layer.channels.after, layer.channels.before)
         table.add_row(str(number), layer.name, _arrow(layer.channels, plain=True), kept, *_costs(layer))
     table.add_section()
     table.add_row("", "everything", "", "", *_costs(change))
+    return table
+
+
+def narrow_layer_table(change: ModelChange, title: str) -> Table:
+    """Tabulate the same with the shares of parameters and MACs that are left, for a narrow terminal."""
+    table = _table(title)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("layer", overflow="fold")
+    table.add_column("channels", justify="right", no_wrap=True)
+    for name in ("kept", "params", "MACs"):
+        table.add_column(name, no_wrap=True, justify="left" if name == "kept" else "right")
+    for number, layer in enumerate(change.layers):
+        kept = _bar(layer.channels.after, layer.channels.before, width=8)
+        shares = (f"{layer.params.share:.0%}", f"{layer.macs.share:.0%}")
+        table.add_row(str(number), layer.name, _arrow(layer.channels, plain=True), kept, *shares)
     return table
 
 
@@ -135,6 +165,11 @@ def total_line(change: ModelChange) -> str:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _bar(part: int, whole: int, width: int = 12) -> str:
+    share = part / whole if whole else 0.0
+    return f"{bar(share, width)} {share:4.0%}"
 
 
 def _costs(change: ModelChange | LayerChange) -> tuple[str, str]:

@@ -121,7 +121,7 @@ def _digits(digits: Digits, folder: Path, step: Step, seed: int) -> Chapter:
     scores = {}
     with step(f"training LeNet on {len(train.labels):,} scanned digits"), _one_thread():
         lenet = LeNet()
-        fit_classifier(lenet, train, epochs=12, seed=seed)
+        fit_classifier(lenet, train, epochs=20, seed=seed)
         scores["trained"] = (parameters(lenet), accuracy(lenet, test))
     small, plan, change = _pruned("LeNet", lenet, test.images[:1], step, ratio=0.5, min_channels=1)
     with step("one epoch of recovery"), _one_thread():
@@ -146,7 +146,7 @@ def _pruned(
 
 def _timed(what: str, model: nn.Module, small: nn.Module, portrait: torch.Tensor, step: Step, rounds: int) -> Table:
     with step(f"timing {what} on a portrait"):
-        timings = compare_module_times({"before": model, "after": small}, (portrait,), rounds, warm_up=2)
+        timings = compare_module_times({"before": model, "after": small}, (portrait,), rounds, 2, seconds=8)
     threads = torch.get_num_threads()
     return timing_table(
         timings, f"One portrait of 512×512, CPU, {threads} thread{'s' if threads > 1 else ''}, in turns"

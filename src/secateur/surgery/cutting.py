@@ -116,7 +116,9 @@ def _shrunken(tensor: torch.Tensor, axes: Mapping[Any, Any], scale: float) -> to
 
 def kept_values(tensor: torch.Tensor, axes: Mapping[Any, Any]) -> torch.Tensor:
     """Select the kept indices along every axis; along `"grouped"` the kept rows of each remaining group."""
-    layout = torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else None
+    layout = (
+        torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else None
+    )
     for axis, indices in axes.items():
         if axis != "grouped":
             tensor = tensor.index_select(axis, torch.tensor(indices, dtype=torch.int64, device=tensor.device))

@@ -197,7 +197,9 @@ class Silencer(LabelRun):
             both = both | flag
         return torch.from_numpy(np.ascontiguousarray(both)).to(value.device)
 
-    def _on_kept(self, func: Any, found: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
+    def _on_kept(
+        self, func: Any, found: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any] | None:
         """Run a statistic on the kept positions alone, and put the result back at their places."""
         x = args[0]
         dims = self._statistic_dims(found, x, args, kwargs)
@@ -212,7 +214,9 @@ class Silencer(LabelRun):
             return lambda: func(narrow, *args[1:], **kwargs)
         return lambda: _spread(func(narrow, *inner, **kwargs), x, kept)
 
-    def _statistic_dims(self, found: Rule, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[int]:
+    def _statistic_dims(
+        self, found: Rule, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Sequence[int]:
         if found is layer_norm:
             return range(x.ndim - len(args[1]), x.ndim)
         if found is group_norm:
@@ -224,11 +228,15 @@ class Silencer(LabelRun):
             if sheet.shape[dim] > 1 and (sheet == CUT).any():
                 flags = np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1)
                 if (flags != flags[:, :1]).any():
-                    raise NotImplementedError("a statistic across channels that are cut differently at different positions")
+                    raise NotImplementedError(
+                        "a statistic across channels that are cut differently at different positions"
+                    )
                 return torch.from_numpy(np.flatnonzero(flags[:, 0] != CUT)).to(x.device)
         return None
 
-    def _narrow_arguments(self, found: Rule, args: tuple[Any, ...], x: torch.Tensor, kept: dict[int, torch.Tensor]) -> list[Any]:
+    def _narrow_arguments(
+        self, found: Rule, args: tuple[Any, ...], x: torch.Tensor, kept: dict[int, torch.Tensor]
+    ) -> list[Any]:
         inner = list(args[1:])
         if found is layer_norm:
             first = x.ndim - len(args[1])

@@ -19,7 +19,7 @@ from secateur.graph.tracing import tensors_in, trace
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, kept_values, named_tensor
 from secateur.surgery.masking import silenced
-from secateur.surgery.randomizing import random_call, randomized, smaller_sides, with_values_of
+from secateur.surgery.randomizing import random_call, randomized, settle_statistics, smaller_sides, with_values_of
 from secateur.surgery.structure import check_structure
 
 TOLERANCE = 1e-9
@@ -126,13 +126,20 @@ def _failed(check: str, name: str, what: str) -> ProofError:
 
 
 def _numbers(
-    model: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], graph: Graph, values: bool, notes: tuple[str, ...]
+    model: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    calls: Sequence[Call],
+    graph: Graph,
+    values: bool,
+    notes: tuple[str, ...],
 ) -> Proof:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for seed in SEEDS:
             full = randomized(model, seed)
             sides = smaller_sides(full, calls) if not graph.on_data else None
             inputs = [random_call(call, seed, sides) for call in calls]
+            settle_statistics(full, inputs, seed)
             reference = _masked_outputs(full, plan, inputs)
             if all(_alive(tensor) for tensor in reference):
                 break

@@ -31,6 +31,33 @@ def randomized(model: nn.Module, seed: int) -> nn.Module:
     return result
 
 
+def settle_statistics(model: nn.Module, calls: Sequence[Call], seed: int) -> None:
+    """Give running statistics values near those of the activations, so that depth does not amplify rounding.
+
+    One run, layer after layer: each norm with running statistics divides by about the magnitude of what it is given.
+    Its variance alone would not do: on a small picture it is nearly zero, and dividing by that amplifies rounding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def measure(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        mean, variance = norm.running_mean, norm.running_var
+        if isinstance(mean, torch.Tensor) and isinstance(variance, torch.Tensor):
+            square = inputs[0].square().mean([dim for dim in range(inputs[0].ndim) if dim != 1])
+            square = square.clamp_min(0.1 * float(square.mean()) + 1e-12)
+            mean.copy_(0.3 * square.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype))
+            variance.copy_(square * (torch.rand(mean.shape, generator=generator, dtype=mean.dtype) + 0.5))
+
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+    try:
+        with torch.no_grad():
+            for call in calls:
+                model(*call.args, **call.kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def in_float64(model: nn.Module) -> nn.Module:
     """Return a copy in float64 on the CPU, in evaluation."""
     return copy.deepcopy(model).to("cpu", torch.float64).eval()
@@ -52,8 +79,10 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _drawn(tensor: torch.Tensor, name: str, is_buffer: bool, in_norm: bool, generator: torch.Generator) -> torch.Tensor:
     last = name.rpartition(".")[2]
-    if last == "running_var" or (in_norm and last == "weight"):
+    if last == "running_var":
         return torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5
+    if in_norm and last == "weight":  # below one, or a hundred residual branches amplify rounding a million times
+        return 0.5 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.25
     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
     if last == "running_mean" or in_norm:
         return 0.3 * noise
@@ -84,7 +113,9 @@ def random_call(call: Call, seed: int, sides: tuple[int, int] | None = None) -> 
 
 def smaller_sides(model: nn.Module, calls: Sequence[Call]) -> tuple[int, int] | None:
     """Return a height and width on which the model runs as well, if the example's pictures are large."""
-    pictures = [tensor for call in calls for tensor in call.tensors() if tensor.ndim == 4 and tensor.is_floating_point()]
+    pictures = [
+        tensor for call in calls for tensor in call.tensors() if tensor.ndim == 4 and tensor.is_floating_point()
+    ]
     if max((max(tensor.shape[2:]) for tensor in pictures), default=0) <= LARGEST_SIDE:
         return None
     for side in TRIED_SIDES:

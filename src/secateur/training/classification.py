@@ -47,7 +47,7 @@ def fit_classifier(
     data: LabelledImages,
     epochs: int,
     rate: float = 2e-3,
-    batch: int = 64,
+    batch: int = 32,
     seed: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:

@@ -45,7 +45,12 @@ def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> 
 
 
 def count(
-    run: LabelRun, joined: Sequence[Sheet], operands: Sequence[Operand], op: str, weight: torch.Tensor | None, factor: int = 1
+    run: LabelRun,
+    joined: Sequence[Sheet],
+    operands: Sequence[Operand],
+    op: str,
+    weight: torch.Tensor | None,
+    factor: int = 1,
 ) -> None:
     """Report the MACs: `factor` times the sizes of all dimensions of the joint space."""
     extents: list[Extent] = []
@@ -62,7 +67,9 @@ def count(
 
 
 @rule("linear")
-def linear(run: LabelRun, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+def linear(
+    run: LabelRun, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> None:
     """(..., I) by (O, I) to (..., O)."""
     lead = ascii_letters[: x.ndim - 1]
     target = "O" if weight.ndim == 2 else ""
@@ -79,12 +86,18 @@ def added(run: LabelRun, out: torch.Tensor, bias: torch.Tensor) -> None:
 
 
 def _matrices(
-    run: LabelRun, out: torch.Tensor, spec: str, tensors: Sequence[torch.Tensor], op: str, weight: torch.Tensor | None = None
+    run: LabelRun,
+    out: torch.Tensor,
+    spec: str,
+    tensors: Sequence[torch.Tensor],
+    op: str,
+    weight: torch.Tensor | None = None,
 ) -> None:
     inputs, result = spec.split("->")
     joint = "".join(dict.fromkeys(inputs.replace(",", "")))
     operands = [
-        placed(run.sheets(tensor), tensor.shape, dims, joint) for tensor, dims in zip(tensors, inputs.split(","), strict=True)
+        placed(run.sheets(tensor), tensor.shape, dims, joint)
+        for tensor, dims in zip(tensors, inputs.split(","), strict=True)
     ]
     run.give(out, contract(run, joint, result, operands, op, weight))
 
@@ -104,7 +117,9 @@ def _matmul_spec(left: int, right: int) -> str:
 
 
 @rule("addmm", "baddbmm", "addmv")
-def addmm(run: LabelRun, out: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **kwargs: Any) -> None:
+def addmm(
+    run: LabelRun, out: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **kwargs: Any
+) -> None:
     """A product and an addition."""
     matmul(run, out, a, b)
     added(run, out, bias)

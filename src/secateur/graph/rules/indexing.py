@@ -26,7 +26,13 @@ def part(sheet: Sheet, dim: int, start: int, end: int, step: int = 1) -> Sheet:
 
 @rule("slice")
 def slice_(
-    run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> None:
     """`x[start:end]` along one dimension."""
     size, dim = x.shape[dim], dim % x.ndim
@@ -98,7 +104,10 @@ def _stays(run: LabelRun, sheet: Sheet, dim: int, index: int) -> Sheet | None:
         run.pin(sheet, [dim], f"position {int(index)} is taken by number")
         return sheet
     size = sheet.shape[dim]
-    run.fix(part(sheet, dim, 0, index + 1) if index >= 0 else part(sheet, dim, index % size, size), f"channel {int(index)} is taken by number")
+    run.fix(
+        part(sheet, dim, 0, index + 1) if index >= 0 else part(sheet, dim, index % size, size),
+        f"channel {int(index)} is taken by number",
+    )
     return None
 
 
@@ -117,7 +126,12 @@ def _pieces(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sheets:
     start = 0
     for piece in out:
         end = start + piece.shape[dim]
-        give_view(run, piece, x, [labels.compressed(part(sheet, dim, start, end)) if sheet.shape[dim] > 1 else sheet for sheet in sheets])
+        give_view(
+            run,
+            piece,
+            x,
+            [labels.compressed(part(sheet, dim, start, end)) if sheet.shape[dim] > 1 else sheet for sheet in sheets],
+        )
         start = end
 
 
@@ -125,7 +139,11 @@ def _pieces(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sheets:
 def chunk(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int, dim: int = 0) -> None:
     """Equal parts, computed by torch from the size."""
     dim = dim % x.ndim
-    kept = [sheet for sheet in run.sheets(x) if _equal_parts(run, sheet, dim, len(out), "the dimension is split into equal chunks")]
+    kept = [
+        sheet
+        for sheet in run.sheets(x)
+        if _equal_parts(run, sheet, dim, len(out), "the dimension is split into equal chunks")
+    ]
     _pieces(run, out, x, kept, dim)
 
 
@@ -154,7 +172,9 @@ def split(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, size: int
     _pieces(run, out, x, kept, dim)
 
 
-def _use_parts(run: LabelRun, sheet: Sheet, dim: int, origins: Sequence[Expression | None], sizes: Sequence[int]) -> None:
+def _use_parts(
+    run: LabelRun, sheet: Sheet, dim: int, origins: Sequence[Expression | None], sizes: Sequence[int]
+) -> None:
     start = 0
     for origin, size in zip(origins, sizes, strict=True):
         if origin is not None and sheet.shape[dim] > 1:
@@ -163,7 +183,9 @@ def _use_parts(run: LabelRun, sheet: Sheet, dim: int, origins: Sequence[Expressi
 
 
 @rule("split_with_sizes", "split.sizes", "unsafe_split_with_sizes")
-def split_with_sizes(run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> None:
+def split_with_sizes(
+    run: LabelRun, out: Sequence[torch.Tensor], x: torch.Tensor, sizes: Sequence[int], dim: int = 0
+) -> None:
     """Parts of given sizes: what an attribute gives is rewritten, what the code gives stays."""
     dim = dim % x.ndim
     kept = []
@@ -186,7 +208,9 @@ def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int]) -> Sheet
     _use_parts(run, sheet, dim, live, sizes)
     for origin, begin, size in zip(live, np.cumsum([0, *sizes]), sizes, strict=False):
         if origin is not None:
-            run.rows_stay(part(sheet, dim, begin, begin + size).reshape(1, -1), "every part of a split must keep a channel")
+            run.rows_stay(
+                part(sheet, dim, begin, begin + size).reshape(1, -1), "every part of a split must keep a channel"
+            )
     return sheet
 
 

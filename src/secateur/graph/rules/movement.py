@@ -68,7 +68,7 @@ def _checked_block(
         run.rows(_table(moved, shrinking), "the dimension is split into equal parts")
     origin = origins[shrinking]
     if origin is not None:
-        run.use(origin, extent_of(moved, shrinking))
+        run.use(origin, extent_of(moved, shrinking, columns=bool(outer)))
     return moved
 
 
@@ -178,7 +178,8 @@ def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> lis
     for level in range(max((len(row) for row in rows), default=0)):
         result.append(
             np.concatenate(
-                [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)], dim
+                [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)],
+                dim,
             )
         )
     return result
@@ -196,8 +197,16 @@ def stack(run: LabelRun, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim
     run.give(out, [np.expand_dims(sheet, dim) for sheet in joined])
 
 
-@rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-      "replication_pad1d", "replication_pad2d", "replication_pad3d")
+@rule(
+    "constant_pad_nd",
+    "pad",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+)
 def pad(run: LabelRun, out: torch.Tensor, x: torch.Tensor, widths: Sequence[int], *args: Any, **kwargs: Any) -> None:
     """Padding between channels belongs to no channel; padding at the border of a picture belongs to all."""
     result: list[Sheet | None] = []

@@ -24,8 +24,14 @@ def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor |
     return operands
 
 
-@rule("batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-      "instance_norm")
+@rule(
+    "batch_norm",
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "instance_norm",
+)
 def channel_norm(
     run: LabelRun,
     out: Any,

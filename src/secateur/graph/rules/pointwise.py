@@ -12,6 +12,16 @@ from secateur.graph.labels import Sheet
 from secateur.graph.running import VIEW, LabelRun, rule, tagged
 
 
+# Operations element by element that this version of torch does not tag as such.
+UNTAGGED = (
+    "relu_", "relu6", "relu6_", "silu_", "gelu_", "elu_", "celu", "celu_", "selu", "selu_", "mish_", "hardswish",
+    "hardswish_", "hardsigmoid_", "hardtanh_", "leaky_relu_", "threshold_", "softplus", "log_sigmoid", "masked_fill",
+    "masked_fill_", "clamp_", "clamp_min_", "clamp_max_", "sigmoid_", "tanh_", "add_", "sub_", "mul_", "div_", "pow_",
+    "exp_", "sqrt_", "square_", "abs_", "neg_", "lerp_", "addcmul_", "addcdiv_", "nan_to_num", "where",
+)  # fmt: skip
+
+
+@rule(*UNTAGGED)
 @tagged(torch.Tag.pointwise)
 def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     """Unify the operands; an in-place operation that brings new labels into a view is not followed further."""
@@ -35,8 +45,25 @@ def _known_before(run: LabelRun, out: torch.Tensor, joined: list[Sheet]) -> list
     return []
 
 
-@rule("dropout", "dropout_", "feature_dropout", "alpha_dropout", "native_dropout", "clone", "detach", "alias", "contiguous", "to",
-      "_to_copy", "lift_fresh", "positive", "type_as", "float", "rrelu", "rrelu_with_noise")
+@rule(
+    "dropout",
+    "dropout_",
+    "feature_dropout",
+    "alpha_dropout",
+    "native_dropout",
+    "clone",
+    "detach",
+    "alias",
+    "contiguous",
+    "to",
+    "_to_copy",
+    "lift_fresh",
+    "positive",
+    "type_as",
+    "float",
+    "rrelu",
+    "rrelu_with_noise",
+)
 def same(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
     """The labels stay with their elements."""
     run.give(out[0] if isinstance(out, tuple) else out, run.sheets(x))

@@ -71,7 +71,9 @@ def ordered(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any)
     kept = []
     for sheet in run.sheets(x):
         if any(dim in dims for dim in varying(sheet)):
-            run.fix(sheet, f"{run.operation._schema.name.removeprefix('aten::')} depends on the order of these channels")
+            run.fix(
+                sheet, f"{run.operation._schema.name.removeprefix('aten::')} depends on the order of these channels"
+            )
         else:
             kept.append(sheet)
     for result in out if isinstance(out, tuple) else (out,):

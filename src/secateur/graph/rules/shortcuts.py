@@ -25,16 +25,28 @@ def _shortcut(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Re
     return register
 
 
-@_shortcut("relu", "sigmoid", "tanh", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "dropout")
+@_shortcut(
+    "relu", "sigmoid", "tanh", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "dropout"
+)
 def _unary(x: torch.Tensor, *args: Any, **kwargs: Any) -> Result:
     return torch.empty_like(x) if x.is_meta and x.is_floating_point() and not kwargs else None
 
 
-@_shortcut("relu_", "sigmoid_", "tanh_", "silu_", "hardswish_", "hardsigmoid_", "hardtanh_", "leaky_relu_", "elu_", "relu6_", "dropout_")
+@_shortcut(
+    "relu_",
+    "sigmoid_",
+    "tanh_",
+    "silu_",
+    "hardswish_",
+    "hardsigmoid_",
+    "hardtanh_",
+    "leaky_relu_",
+    "elu_",
+    "relu6_",
+    "dropout_",
+)
 def _unary_in_place(x: torch.Tensor, *args: Any, **kwargs: Any) -> Result:
     return x if x.is_meta else None
-
-
 
 
 @_shortcut("batch_norm")
@@ -60,7 +72,12 @@ def _conv2d(
     groups: int = 1,
 ) -> Result:
     fits = x.is_meta and x.ndim == 4 and weight.is_meta and x.shape[1] == weight.shape[1] * groups
-    if not fits or weight.shape[0] % groups or (bias is not None and bias.shape[0] != weight.shape[0]) or x.dtype != weight.dtype:
+    if (
+        not fits
+        or weight.shape[0] % groups
+        or (bias is not None and bias.shape[0] != weight.shape[0])
+        or x.dtype != weight.dtype
+    ):
         return None
     sizes = [
         (x.shape[2 + i] + 2 * padding[i % len(padding)] - dilation[i % len(dilation)] * (weight.shape[2 + i] - 1) - 1)
@@ -73,5 +90,7 @@ def _conv2d(
 
 @_shortcut("linear")
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Result:
-    fits = x.is_meta and weight.is_meta and weight.ndim == 2 and x.shape[-1] == weight.shape[1] and x.dtype == weight.dtype
+    fits = (
+        x.is_meta and weight.is_meta and weight.ndim == 2 and x.shape[-1] == weight.shape[1] and x.dtype == weight.dtype
+    )
     return x.new_empty((*x.shape[:-1], weight.shape[0])) if fits else None

@@ -1,0 +1,117 @@
+"""`prune` cuts to a budget, proves it, shows it layer by layer, and saves what `load` and `verify` take back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import secateur as library
+from secateur.models import LeNet, MobileNetV2
+
+
+def test_a_zoo_model_is_pruned_shown_and_saved(secateur):
+    result = secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", "0.5")
+    assert result.code == 0
+    assert "120 → 60" in result.out
+    assert "Proof: values identical" in result.out
+    assert secateur.files() == {"small.safetensors"}
+    small = library.load("small.safetensors")
+    assert small.fc1.out_features == 60
+    assert small(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_json_says_what_the_table_says(secateur):
+    result = secateur("prune", "lenet", "-o", "small.safetensors", "--macs", "0.4x", "--min-channels", "2", "--json")
+    found = result.json
+    assert found["macs"]["after"] <= 0.4 * found["macs"]["before"]
+    assert [layer["name"] for layer in found["layers"]] == ["conv1", "conv2", "fc1", "fc2", "fc3"]
+    assert sum(layer["params"]["after"] for layer in found["layers"]) == found["params"]["after"]
+    assert (
+        sum(parameter.numel() for parameter in library.load("small.safetensors").parameters())
+        == (found["params"]["after"])
+    )
+    assert found["proof"]["values"]
+    assert found["proof"]["mask_error"] < 1e-9
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(secateur):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        options = ["--ratio", ".5", "--seed", str(seed), "--figure", f"{name}.svg"]
+        assert secateur("prune", "lenet", "-o", f"{name}.safetensors", *options).code == 0
+    a, b, c = ((secateur.folder / f"{name}.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+    assert (secateur.folder / "a.svg").read_bytes() == (secateur.folder / "b.svg").read_bytes()
+
+
+def test_weights_are_read_and_verified_against(secateur):
+    torch.manual_seed(7)
+    torch.save({"state_dict": LeNet().state_dict()}, "trained.pth")
+    assert secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "--weights", "trained.pth").code == 0
+    right = secateur("verify", "small.safetensors", "--against", "trained.pth")
+    assert right.code == 0
+    assert "values identical" in right.out
+    torch.save(LeNet().state_dict(), "other.pth")
+    wrong = secateur("verify", "small.safetensors", "--against", "other.pth")
+    assert wrong.code == 1
+    assert "differs from the original" in wrong.err
+
+
+def test_a_users_own_model_is_pruned_and_verified_with_its_class(secateur):
+    shapes = ["--input", "2x3x16x16", "--input", "2x5"]
+    assert secateur("prune", "my_nets:TwoInputs", "-o", "small.safetensors", "--ratio", ".5", *shapes).code == 0
+    assert secateur("verify", "small.safetensors", "--model", "my_nets:TwoInputs").code == 0
+    alone = secateur("verify", "small.safetensors")
+    assert alone.code == 1
+    assert "--model package.module:callable" in alone.err
+
+
+def test_a_pruned_model_is_pruned_again(secateur):
+    assert secateur("prune", "lenet", "-o", "half.safetensors", "--ratio", ".5").code == 0
+    assert secateur("prune", "half.safetensors", "-o", "quarter.safetensors", "--ratio", ".5").code == 0
+    assert library.load("quarter.safetensors").fc1.out_features == 30
+    assert secateur("verify", "quarter.safetensors").code == 0
+    assert secateur("analyze", "quarter.safetensors", "--json").json["total"]["all_params"] < 8_000
+
+
+def test_the_articles_configuration_works_from_a_file(secateur):
+    (secateur.folder / "article.yaml").write_text("- sparsity: 0.8\n  op_types: [Conv2d]\n")
+    options = ["--config", "article.yaml", "--min-channels", "1", "--json"]
+    result = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options)
+    assert 360_000 < result.json["params"]["after"] < 364_000
+    assert len(result.json["layers"]) == 53
+    assert type(library.load("small.safetensors")) is MobileNetV2
+
+
+def test_options_reach_the_plan(secateur):
+    options = ["--ratio", "0.5", "--round-to", "8", "--ignore", "conv2", "--max-ratio", "0.4", "--criterion", "lp:3"]
+    result = secateur("prune", "lenet", "-o", "small.safetensors", *options, "--json")
+    channels = {layer["name"]: layer["channels"]["after"] for layer in result.json["layers"]}
+    assert channels["conv2"] == 16
+    assert channels["fc1"] == 72
+    assert result.json["recipe"]["criterion"] == "lp:3"
+
+
+def test_quiet_means_quiet_and_stdout_is_for_results(secateur):
+    quiet = secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "-q")
+    assert quiet.err == ""
+    loud = secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5")
+    assert "proving" in loud.err
+    assert loud.out == quiet.out
+
+
+def test_random_weights_are_named_as_such(secateur):
+    assert "weights are random" in secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5").err
+
+
+def test_lenets_table_is_as_it_was(secateur, golden):
+    out = secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "-q").out
+    golden("prune_lenet.out", out.partition("Proof")[0])
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_is_drawn(secateur, suffix):
+    pytest.importorskip("matplotlib")
+    assert (
+        secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "--figure", f"widths.{suffix}").code == 0
+    )
+    assert secateur.files() == {"small.safetensors", f"widths.{suffix}"}
