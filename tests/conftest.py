@@ -1,4 +1,4 @@
-"""What every test stands on: one thread, other people's models made importable, optional data, slow tests on request."""
+"""What every test stands on: one thread, torchvision made importable, optional data, slow tests on request."""
 
 from __future__ import annotations
 

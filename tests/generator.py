@@ -47,6 +47,9 @@ class Layer(nn.Module):
 KINDS: dict[str, tuple[type[Layer], Callable[[list[int]], st.SearchStrategy[Step] | None]]] = {}
 
 
+NO_NUMBERS = st.just(())
+
+
 def kind(draw: Callable[[list[int]], st.SearchStrategy[Step] | None]) -> Callable[[type[Layer]], type[Layer]]:
     """Register a kind of step with how to draw one, given the widths so far (None: there is nothing for it to read)."""
 
@@ -57,7 +60,7 @@ def kind(draw: Callable[[list[int]], st.SearchStrategy[Step] | None]) -> Callabl
     return register
 
 
-def _one_of(widths: list[int], name: str, numbers: Any = st.just(()), fits: Callable[[int], bool] = bool) -> Any:
+def _one_of(widths: list[int], name: str, numbers: Any = NO_NUMBERS, fits: Callable[[int], bool] = bool) -> Any:
     """Draw a step that reads one of the latest features of a width that fits, never the picture."""
     places = [place for place, width in enumerate(widths) if place and fits(width)][-4:]
     if not places:
@@ -342,6 +345,6 @@ def programs(draw: st.DrawFn, most: int = 9) -> Program:
     used = {at for step in steps for at in step.reads}
     loose = tuple(at for at in range(1, len(widths)) if at not in used)
     heads = [(draw(st.sampled_from(["pooled", "flat", "map"])), loose if draw(st.integers(0, 4)) else loose[-1:])]
-    for way in draw(st.lists(st.sampled_from(["pooled", "flat", "map", "raw"]), max_size=2)):
-        heads.append((way, (draw(st.integers(1, len(widths) - 1)),)))
+    ways = draw(st.lists(st.sampled_from(["pooled", "flat", "map", "raw"]), max_size=2))
+    heads += [(way, (draw(st.integers(1, len(widths) - 1)),)) for way in ways]
     return Program(tuple(steps), tuple(heads))

@@ -58,7 +58,7 @@ def relative_error(
 
 
 def randomized(model: nn.Module, example: Any, seed: int = SEED) -> nn.Module:
-    """Return a copy in float64 and eval mode with random weights, statistics and affine parameters, outputs of order 1."""
+    """Return a copy in float64 and eval mode with random weights, statistics and affine parameters."""
     full = _doubled(copy.deepcopy(model).eval())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -192,7 +192,7 @@ def _random_like(key: str, tensor: torch.Tensor, generator: torch.Generator) -> 
 
 
 def _levelled(full: nn.Module, example: Any, generator: torch.Generator) -> None:
-    """Keep the signal alive, however deep: layers give outputs of order 1, running statistics are near what they see."""
+    """Keep the signal alive, however deep: outputs are of order 1, running statistics near what they see."""
     seen: set[int] = set()
 
     def scale(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
@@ -266,7 +266,7 @@ def _answers(model: nn.Module, example: Any, seed: int) -> list[torch.Tensor]:
 
 
 def _spread(expected: torch.Tensor, other: torch.Tensor) -> float:
-    """Return how much an output varies over inputs (over its elements, where all inputs are integers); 0: not to speak of."""
+    """Return how much an output varies over inputs (if those are integers: over its elements); 0 if hardly."""
     if not expected.is_floating_point():
         return 0.0
     varied = expected - (expected.mean() if torch.equal(expected, other) else other)

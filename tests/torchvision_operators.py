@@ -1,4 +1,4 @@
-"""Makes a torchvision without its compiled operators (`pip install --no-deps`) importable: declares what it registers."""
+"""Makes a torchvision without its compiled operators (`pip install --no-deps`) importable, by declaring them."""
 
 from __future__ import annotations
 

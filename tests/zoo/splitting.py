@@ -285,7 +285,7 @@ class HalfSigmoidByChunk(nn.Module):
         return self.head(torch.cat([first.sigmoid(), second], dim=1))
 
 
-@specimen(PICTURE, cut=("stem.0",))
+@specimen(PICTURE, cut=("stem",))
 class MaxOut(nn.Module):
     """Maxout: the larger of two halves, laid out by a view with the attribute first."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -32,7 +33,7 @@ def groups_of(coupling: Coupling) -> tuple[Group, ...]:
     family, axis, index = family[order], axis[order], index[order]
     starts = np.flatnonzero(np.diff(family, prepend=-1) | np.diff(axis, prepend=-1))
     members: list[list[Member]] = [[] for _ in coupling.sizes]
-    for start, end in zip(starts, [*starts[1:], len(axis)], strict=True):
+    for start, end in pairwise([*starts.tolist(), len(axis)]):
         tensor, which = coupling.atoms.axes[axis[start]]
         number = family[start]
         members[number].append(Member(tensor, which, index[start:end].reshape(coupling.sizes[number], -1)))
@@ -151,7 +152,7 @@ def protected_of(coupling: Coupling) -> tuple[Protected, ...]:
     starts = np.flatnonzero(np.diff(axis, prepend=-1) | np.diff(reason, prepend=-1))
     return tuple(
         Protected(*coupling.atoms.axes[axis[start]], index[start:end], listed[reason[start]])
-        for start, end in zip(starts, [*starts[1:], len(axis)], strict=True)
+        for start, end in pairwise([*starts.tolist(), len(axis)])
     )
 
 

@@ -11,9 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
-from secateur.graph.provenance import Extent
+from secateur.graph.provenance import Extent, attributes_in
 from secateur.graph.recording import Recorder, Use
 
+MEASURED = Reason("an attribute that gives their number is used as a number, too")
 UNREAD = Reason("no layer reads these channels through weights")
 
 
@@ -64,6 +65,8 @@ def couple(run: Recorder) -> Coupling:
     unit_of = _units(run)
     count = int(unit_of.max()) + 1
     reasons = _reasons(run, unit_of)
+    for unit in _measured(run, unit_of):
+        reasons.setdefault(unit, MEASURED)
     rows = TableRows.of(run.tables)
     for unit, reason in _pinned(run, unit_of, rows).items():
         reasons.setdefault(unit, reason)
@@ -110,6 +113,12 @@ def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
         for unit in np.unique(unit_of[atoms]).tolist():
             reasons.setdefault(unit, reason)
     return reasons
+
+
+def _measured(run: Recorder, unit_of: np.ndarray) -> list[int]:
+    """Return the units that give the size of an attribute that is also used as a number."""
+    uses = [use for use in run.uses if not run.numbers.isdisjoint(attributes_in(use.expression))]
+    return np.unique(np.concatenate([unit_of[use.extent.labels].ravel() for use in uses])).tolist() if uses else []
 
 
 def _pinned(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> dict[int, Reason]:
@@ -183,6 +192,9 @@ def _signatures(run: Recorder, unit_of: np.ndarray, count: int) -> np.ndarray:
         marks = generator.integers(0, 2**63, (len(matrix), 2)).astype(np.uint64)
         cells = matrix != 0
         np.add.at(sums, unit_of[matrix[cells]], marks[np.nonzero(cells)[0]])
+    for labels in run.parts:
+        mark = generator.integers(0, 2**63, 2).astype(np.uint64)
+        np.add.at(sums, np.unique(unit_of[labels[labels != 0]]), mark)
     return sums
 
 

@@ -87,7 +87,7 @@ def _beside_data(run: LabelRun, sheet: Sheet, operands: Sequence[Operand]) -> Sh
     for operand in operands:
         covered = {dim for own in operand.sheets for dim in varying(own)}
         bare = [dim for dim in dims if operand.shape[dim] > 1 and dim not in covered]
-        if len(bare) == len(dims):
+        if bare and len(bare) == len(dims):
             run.fix(sheet, "these channels meet values that have none to cut")
             return None
         if bare:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,24 +54,32 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
+class Listener(Protocol):
+    """Who wants to know what becomes of traced integers."""
+
+    def compared(self, one: TracedInt, other: int) -> None:
+        """Two integers turned out equal."""
+
+    def as_number(self, number: TracedInt) -> None:
+        """An integer went into arithmetic that leaves the integers."""
+
+
 class TracedInt(int):
     """An int that remembers its expression; behaves as an int everywhere else."""
 
     expression: Expression
-    compared: Callable[[TracedInt, int], None] | None
+    listener: Listener | None
 
-    def __new__(
-        cls, value: int, expression: Expression, compared: Callable[[TracedInt, int], None] | None = None
-    ) -> TracedInt:
+    def __new__(cls, value: int, expression: Expression, listener: Listener | None = None) -> TracedInt:
         self = super().__new__(cls, value)
         self.expression = expression
-        self.compared = compared
+        self.listener = listener
         return self
 
     def __eq__(self, other: object) -> bool:
         same = int.__eq__(self, other)  # type: ignore[operator]
-        if same is True and self.compared is not None and isinstance(other, int):
-            self.compared(self, other)
+        if same is True and self.listener is not None and isinstance(other, int):
+            self.listener.compared(self, other)
         return same
 
     def __ne__(self, other: object) -> bool:
@@ -86,12 +94,34 @@ class TracedInt(int):
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
 
+    def _number(self) -> int:
+        if self.listener is not None:
+            self.listener.as_number(self)
+        return int.__int__(self)
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._number() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self._number()
+
+    def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        return pow(self._number(), other, modulus)
+
+    def __rpow__(self, other: Any) -> Any:
+        return other ** self._number()
+
     def _combined(self, name: str, other: object, swapped: bool) -> Any:
+        if isinstance(other, float):
+            self._number()
         if not isinstance(other, int) or (name == "//" and (self if swapped else other) == 0):
             return NotImplemented
         left, right = (other, self) if swapped else (self, other)
         value = OPERATIONS[name](int(left), int(right))
-        return TracedInt(value, Operation(name, expression_of(left), expression_of(right)), self.compared)
+        return TracedInt(value, Operation(name, expression_of(left), expression_of(right)), self.listener)
 
     def __add__(self, other: int) -> int:
         return self._combined("+", other, False)
@@ -195,13 +225,13 @@ def _inverted(name: str, target: int, other: int, unknown_left: bool) -> int | N
     return other // target if target and other % target == 0 else None
 
 
-def with_origin(value: Any, module: str, key: str, compared: Callable[[TracedInt, int], None]) -> Any:
+def with_origin(value: Any, module: str, key: str, listener: Listener) -> Any:
     """Return an attribute's value with its integers traced, also those inside lists and tuples; else the same object."""
     if type(value) is int:
-        return TracedInt(value, Attribute(module, key), compared)
+        return TracedInt(value, Attribute(module, key), listener)
     if type(value) in (list, tuple) and any(type(item) is int for item in value):
         items = [
-            TracedInt(item, Attribute(module, key, i), compared) if type(item) is int else item
+            TracedInt(item, Attribute(module, key, i), listener) if type(item) is int else item
             for i, item in enumerate(value)
         ]
         return items if type(value) is list else tuple(items)

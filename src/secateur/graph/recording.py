@@ -14,7 +14,7 @@ from torch import nn
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet, along
-from secateur.graph.provenance import Expression, Extent, is_literal
+from secateur.graph.provenance import Attribute, Expression, Extent, TracedInt, attributes_in, extents_in, is_literal
 from secateur.graph.running import LABELS, LabelRun
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
@@ -55,6 +55,8 @@ class Recorder(LabelRun):
         self.read: list[np.ndarray] = []
         self.uses: list[Use] = []
         self.counts: list[Count] = []
+        self.parts: list[np.ndarray] = []
+        self.numbers: set[Attribute] = set()
         self.counting = True
         self.on_data = False
         self.trained_paths = False
@@ -105,7 +107,7 @@ class Recorder(LabelRun):
             del events[length:]
 
     def _lists(self) -> tuple[list[Any], ...]:
-        return self.edges, self.fixed, self.tables, self.pins, self.averaged, self.read, self.uses, self.counts
+        return self.edges, self.fixed, self.tables, self.pins, self.averaged, self.read, self.uses, self.counts, self.parts
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -146,6 +148,14 @@ class Recorder(LabelRun):
             self.rows_stay(extent.labels, f"the size {len(extent.labels)} is a number in the code")
         else:
             self.fix(extent.labels, f"the size {len(extent.labels)} is a number in the code")
+
+    def apart(self, labels: np.ndarray) -> None:
+        self.parts.append(np.unique(labels))
+
+    def as_number(self, number: TracedInt) -> None:
+        for extent in extents_in(number.expression):
+            self.fix(extent.labels, f"the size {int.__int__(number)} is used as a number")
+        self.numbers.update(attributes_in(number.expression))
 
     def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:
         if self.counting:

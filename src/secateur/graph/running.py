@@ -98,8 +98,8 @@ class LabelRun:
         return None
 
     def give(self, tensor: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
-        """Set the sheets of an operation's result."""
-        kept = [sheet for sheet in sheets if sheet is not None]
+        """Set the sheets of an operation's result; one element alone is never cut, so its label says nothing."""
+        kept = [sheet for sheet in sheets if sheet is not None and sheet.size > 1]
         if kept or hasattr(tensor, LABELS):
             setattr(tensor, LABELS, kept)
 
@@ -129,6 +129,12 @@ class LabelRun:
 
     def rows_stay(self, matrix: np.ndarray, why: str) -> None:
         """Every row of labels (r, c) must keep at least one."""
+
+    def apart(self, labels: np.ndarray) -> None:
+        """These labels go another way than others of their layer, so they cannot take each other's places."""
+
+    def as_number(self, number: TracedInt) -> None:
+        """A size was used in arithmetic, where its value matters and not only its meaning."""
 
     def use(self, expression: Expression, extent: Extent) -> None:
         """An integer must be equal to the size of an extent, also after the cut."""
@@ -183,6 +189,12 @@ class LabelRun:
                 literal = value
         return literal
 
+    def scalars_are_numbers(self) -> None:
+        """Note the sizes among the arguments of an operation that computes with them."""
+        for argument in self.pending[0] if self.pending else ():
+            if isinstance(argument, TracedInt):
+                self.as_number(argument)
+
     def sizes_provenance(self, sizes: Sequence[int]) -> list[Expression | None]:
         """Return where each of the sizes of a view came from."""
         given = list(_integers(self.pending))
@@ -200,7 +212,7 @@ class LabelRun:
     def _traced(self, sheets: Sequence[Sheet], dim: int, value: int) -> int:
         for sheet in sheets:
             if sheet.shape[dim] > 1:
-                return TracedInt(value, extent_of(sheet, dim), self.compared)
+                return TracedInt(value, extent_of(sheet, dim), self)
         return value
 
     def compared(self, one: TracedInt, other: int) -> None:
@@ -262,7 +274,7 @@ class _Functions(TorchFunctionMode):
         self.run = run
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is _SHAPE:
+        if func == _SHAPE:  # a new object at each look-up, so identity would not do
             return self.run.traced_size(args[0], func(*args))
         if func is torch.Tensor.size:
             size = self.run.traced_size(args[0], args[0].shape)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from secateur.graph.groups import TensorInfo
-from secateur.graph.provenance import TracedInt, with_origin
+from secateur.graph.provenance import Listener, with_origin
 
 # Geometry of torch's own layers: never the size of anything that is cut.
 GEOMETRY = frozenset(
@@ -55,7 +55,7 @@ def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 def staged(
     model: nn.Module,
     stand_in: Callable[[str, torch.Tensor], torch.Tensor],
-    compared: Callable[[TracedInt, int], None],
+    listener: Listener,
     integers: Mapping[str, int] | None = None,
     training: bool = False,
 ) -> Iterator[None]:
@@ -64,7 +64,7 @@ def staged(
     Args:
         model: the model; restored on the way out, also after an exception.
         stand_in: from a tensor's first name and the tensor to what takes its place.
-        compared: called when a traced integer turns out equal to another.
+        listener: told what becomes of traced integers.
         integers: new values of attributes ("path.key", "path.key[0]"), for a run at other widths.
         training: the mode in which the body runs.
     """
@@ -74,7 +74,7 @@ def staged(
     made: dict[int, torch.Tensor] = {}
     try:
         for path, module in modules:
-            _stage(module, path, stand_in, made, compared, integers or {})
+            _stage(module, path, stand_in, made, listener, integers or {})
             module.training = training
         with torch.random.fork_rng(enabled=torch.cuda.is_available()):
             yield
@@ -92,7 +92,7 @@ def _stage(
     path: str,
     stand_in: Callable[[str, torch.Tensor], torch.Tensor],
     made: dict[int, torch.Tensor],
-    compared: Callable[[TracedInt, int], None],
+    listener: Listener,
     integers: Mapping[str, int],
 ) -> None:
     def replaced(name: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -110,7 +110,7 @@ def _stage(
         if isinstance(value, torch.Tensor):
             own[key] = made[id(value)] if id(value) in made else stand_in("", value)
         elif not (torch_made and key in GEOMETRY):
-            own[key] = with_origin(_renewed(value, path, key, integers), path, key, compared)
+            own[key] = with_origin(_renewed(value, path, key, integers), path, key, listener)
 
 
 def _renewed(value: Any, path: str, key: str, integers: Mapping[str, int]) -> Any:

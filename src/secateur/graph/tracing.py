@@ -166,7 +166,7 @@ def run_calls(
     training: bool,
 ) -> None:
     """Run every call on labels; what leaves the model is fixed unless it is free."""
-    with staged(model, stand_in, run.compared, integers, training), running(run):
+    with staged(model, stand_in, run, integers, training), running(run):
         for call in calls:
             output = model(*call.args, **call.kwargs)
             if not free_outputs:

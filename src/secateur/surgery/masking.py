@@ -18,7 +18,7 @@ from torch import nn
 from secateur.graph import rules as rules
 from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import Expression, Extent, TracedInt
-from secateur.graph.rules.contraction import addmm, convolution, einsum, linear, matmul, transposed_convolution
+from secateur.graph.rules.contraction import addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution
 from secateur.graph.rules.normalization import group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
 from secateur.graph.running import LABELS, LabelRun, Rule, running
@@ -27,7 +27,7 @@ from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, copied, named_tensor
 
 KEPT, CUT = 1, 2
-CONTRACTIONS = (addmm, convolution, einsum, linear, matmul, transposed_convolution)
+CONTRACTIONS = (addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
 
 
 def mask(model: nn.Module, plan: Plan) -> nn.Module:
@@ -104,7 +104,7 @@ class _Silence:
 def silenced(model: nn.Module, plan: Plan) -> Any:
     """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
     run = Silencer(model, plan)
-    manager: AbstractContextManager[None] = staged(model, run.stand_in, run.compared, None, model.training)
+    manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, model.training)
     with manager, running(run):
         yield
 
@@ -244,6 +244,8 @@ class Silencer(LabelRun):
             shift = first
         else:
             shift = 1
+            if found is group_norm and args[1] == x.shape[1]:
+                inner[0] = len(kept[1])
         for at, value in enumerate(inner):
             if isinstance(value, torch.Tensor):
                 for dim, positions in kept.items():

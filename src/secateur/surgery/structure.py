@@ -1,6 +1,7 @@
 """The proof of structure: the pruned model runs on labels, and whatever meets must be the same channel.
 
-Each tensor of the pruned model carries, at each place, the unit of the original that its plan put there. It needs no
+Each tensor of the pruned model carries, at each place, the atom of the original that its plan put there; atoms that
+meet must be of one unit. It needs no
 data and no weights. It catches stale integers, wrong order, and shapes that fit by chance.
 """
 
@@ -44,7 +45,7 @@ def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[
 
 
 class _Checker(LabelRun):
-    """Labels are the original's units, numbered from 1."""
+    """Labels are the original's atoms."""
 
     def __init__(self, graph: Graph, plan: Plan) -> None:
         super().__init__()
@@ -59,10 +60,10 @@ class _Checker(LabelRun):
             stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad)
         if name:
             setattr(stand_in, NAME, name)
-            setattr(stand_in, LABELS, lambda: self._units(name, tuple(tensor.shape)))
+            setattr(stand_in, LABELS, lambda: self._sheets(name, tuple(tensor.shape)))
         return stand_in
 
-    def _units(self, name: str, shape: Sequence[int]) -> list[Sheet]:
+    def _sheets(self, name: str, shape: Sequence[int]) -> list[Sheet]:
         sheets = []
         for axis, size in enumerate(shape):
             rows_apart = axis == 1 and (name, "grouped") in self.coupling.atoms
@@ -75,11 +76,12 @@ class _Checker(LabelRun):
                         f"Structure: {name} has {size} entries along axis {axis}, the plan keeps {len(labels)}. "
                         "Cut the model again with this plan."
                     )
-                sheets.append(along(labels, len(shape), axis))
+                if size > 1:
+                    sheets.append(along(labels, len(shape), axis))
         return sheets
 
     def _labels(self, name: str, axis: Axis) -> np.ndarray | None:
-        return unit_labels(self.coupling, self.plan, name, axis, self.graph.tensors[name].shape)
+        return labels_of(self.coupling, self.plan, name, axis, self.graph.tensors[name].shape)
 
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
         name = getattr(weight, NAME, None)
@@ -99,7 +101,8 @@ class _Checker(LabelRun):
             return
         a, b = np.broadcast_arrays(one, other)
         a, b = a.ravel(), b.ravel()
-        wrong = np.flatnonzero((a != b) & (a != 0) & (b != 0))
+        units = self.coupling.unit_of
+        wrong = np.flatnonzero((units[a] != units[b]) & (a != 0) & (b != 0))
         if len(wrong):
             at = wrong[0]
             raise self.failure(f"at place {at} channel {self.channel(a[at])} meets channel {self.channel(b[at])}")
@@ -110,7 +113,7 @@ class _Checker(LabelRun):
         self._must_be_whole(np.unique(sheet), why)
 
     def _must_be_whole(self, labels: np.ndarray, why: str) -> None:
-        free = labels[(labels != 0) & (self.coupling.family_of[labels - 1] >= 0)]
+        free = labels[self.coupling.families(labels) >= 0]
         if len(free):
             raise self.failure(f"channel {self.channel(free[0])}: {why}, though it may be cut")
 
@@ -123,11 +126,8 @@ class _Checker(LabelRun):
     # -- words -------------------------------------------------------------------------------------------------------
 
     def channel(self, label: int) -> str:
-        """Name a unit by the first place that it has."""
-        atom = int(np.flatnonzero(self.coupling.unit_of == label - 1)[0])
-        if atom == 0:
-            return "none"
-        tensor, axis, index = self.coupling.atoms.find(atom)
+        """Name an atom."""
+        tensor, axis, index = self.coupling.atoms.find(int(label))
         return f"{index} of {tensor} (axis {axis})"
 
     def failure(self, what: str) -> ProofError:
@@ -142,17 +142,17 @@ class _Checker(LabelRun):
         return error
 
 
-def unit_labels(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequence[int]) -> np.ndarray | None:
-    """Return the labels (unit + 1) along an axis of the pruned model; None if the full-size trace never used it."""
+def labels_of(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequence[int]) -> np.ndarray | None:
+    """Return the labels along an axis of the pruned model; None if the full-size trace never used it."""
     if (name, axis) not in coupling.atoms:
         return None
     at = coupling.atoms.axes.index((name, axis))
     start, size = coupling.atoms.starts[at], int(coupling.atoms.sizes()[at])
-    units = coupling.unit_of[start : start + size] + 1
+    atoms = np.arange(start, start + size)
     kept = plan.keep.get(name, {}).get(axis)
     if axis != "grouped" or kept is None:
-        return units if kept is None else units[list(kept)]  # type: ignore[arg-type]
-    table = units.reshape(-1, shape[1])
+        return atoms if kept is None else atoms[list(kept)]  # type: ignore[arg-type]
+    table = atoms.reshape(-1, shape[1])
     outputs = plan.keep[name].get(0, range(shape[0]))
     groups = _remaining_groups(outputs, shape[0] // len(table), len(kept))  # type: ignore[arg-type]
     return np.concatenate([table[group, list(rows)] for group, rows in zip(groups, kept, strict=True)])  # type: ignore[arg-type]

@@ -102,6 +102,17 @@ def _matrices(
     run.give(out, contract(run, joint, result, operands, op, weight))
 
 
+@rule("bilinear")
+def bilinear(
+    run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> None:
+    """(..., I) and (..., J) by (O, I, J) to (..., O)."""
+    lead = ascii_letters[: a.ndim - 1]
+    _matrices(run, out, f"{lead}I,OIJ,{lead}J->{lead}O", [a, weight, b], "linear", weight)
+    if bias is not None:
+        added(run, out, bias)
+
+
 @rule("mm", "matmul", "bmm", "mv", "dot")
 def matmul(run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """(..., M, K) by (..., K, N) to (..., M, N), with vectors and broadcasting as torch has them."""

@@ -55,7 +55,10 @@ def _bounded(run: LabelRun, sheet: Sheet, dim: int, given: int | None, bound: in
     if given is None or bound in (0, size):
         return sheet
     origin = run.provenance(given, size)
+    run.apart(part(sheet, dim, 0, bound))
     head, tail = part(sheet, dim, 0, bound), part(sheet, dim, bound, size)
+    for side in (head, tail):
+        run.rows_stay(side.reshape(1, -1), "both sides of a bound must keep a channel")
     if origin is None or is_literal(origin):
         fixed = tail if given < 0 else head
         run.fix(fixed, LITERAL.format(given))
@@ -75,13 +78,13 @@ def _without(sheet: Sheet, dim: int, start: int, end: int) -> Sheet:
 
 @rule("narrow")
 def narrow(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, start: int, length: int) -> None:
-    """`x[start:start + length]` along one dimension, both given as integers."""
-    result = []
+    """`x[start:start + length]` along one dimension."""
+    dim, first, last = dim % x.ndim, int(start) % x.shape[dim], int(start) % x.shape[dim] + int(length)
+    result: list[Sheet | None] = []
     for sheet in run.sheets(x):
         if sheet.shape[dim] > 1:
-            run.fix(sheet, LITERAL.format(f"{int(start)} + {int(length)}"))
-        else:
-            result.append(sheet)
+            sheet = _sized(run, sheet, dim, [first, int(length), x.shape[dim] - last], free=2)
+        result.append(labels.compressed(part(sheet, dim, first, last)) if sheet.shape[dim] > 1 else sheet)
     give_view(run, out, x, result)
 
 
@@ -196,21 +199,21 @@ def split_with_sizes(
     _pieces(run, out, x, kept, dim)
 
 
-def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int]) -> Sheet:
-    origins = [run.provenance(size) for size in sizes]
+def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int], free: int | None = None) -> Sheet:
+    """Make sure that parts have the sizes that the code gives them; part number `free` takes what is left."""
     start = 0
-    for origin, size in zip(origins, sizes, strict=True):
-        if origin is None or is_literal(origin):
-            run.fix(part(sheet, dim, start, start + size), f"the part size {size} is a number in the code")
-            sheet = _without(sheet, dim, start, start + size)
+    for number, size in enumerate(sizes):
+        own = part(sheet, dim, start, start + size)
+        origin = run.provenance(size)
+        if number != free and size:
+            run.apart(own)
+            if origin is None or is_literal(origin):
+                run.fix(own, f"the part size {size} is a number in the code")
+                sheet = _without(sheet, dim, start, start + size)
+            else:
+                run.use(origin, extent_of(own, dim))
+                run.rows_stay(own.reshape(1, -1), "every part of a split must keep a channel")
         start += size
-    live = [origin if origin is not None and not is_literal(origin) else None for origin in origins]
-    _use_parts(run, sheet, dim, live, sizes)
-    for origin, begin, size in zip(live, np.cumsum([0, *sizes]), sizes, strict=False):
-        if origin is not None:
-            run.rows_stay(
-                part(sheet, dim, begin, begin + size).reshape(1, -1), "every part of a split must keep a channel"
-            )
     return sheet
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -25,6 +26,7 @@ UNTAGGED = (
 @tagged(torch.Tag.pointwise)
 def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     """Unify the operands; an in-place operation that brings new labels into a view is not followed further."""
+    run.scalars_are_numbers()
     operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     if len(operands) == 1:
         run.give(out, run.sheets(operands[0]))
@@ -100,3 +102,18 @@ def prelu(run: LabelRun, out: torch.Tensor, x: torch.Tensor, weight: torch.Tenso
     else:
         operand = broadcast(sheets, weight.shape, x.ndim)
     run.give(out, join(run, [broadcast(run.sheets(x), x.shape, x.ndim), operand]))
+
+
+@rule("glu")
+def glu(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int = -1) -> None:
+    """One half of a dimension times the sigmoid of the other: a channel and its gate go together."""
+    dim = dim % x.ndim
+    result = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1:
+            halves = np.split(sheet, 2, axis=dim)
+            run.rows(np.stack([np.moveaxis(half, dim, 0).ravel() for half in halves]), "a gated unit has equal halves")
+            run.unify(*halves)
+            sheet = halves[0]
+        result.append(sheet)
+    run.give(out, result)

@@ -27,11 +27,10 @@ def dims_of(value: Any, ndim: int) -> tuple[int, ...]:
 @rule(*REDUCTIONS)
 def reduce(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
     """(..., C, ...) with some dimensions gone, or left at size 1."""
-    name = run.operation._schema.name.removeprefix("aten::")
     dims = dims_of(dim_argument(run, args, kwargs), x.ndim)
     for result in out if isinstance(out, tuple) else (out,):
         keepdim = result.ndim == x.ndim
-        kept = [_outside(run, sheet, dims, keepdim, name) for sheet in run.sheets(x)]
+        kept = [_outside(run, sheet, dims, keepdim) for sheet in run.sheets(x)]
         run.give(result, [sheet for sheet in kept if sheet is not None])
 
 
@@ -42,15 +41,16 @@ def dim_argument(run: LabelRun, args: Sequence[Any], kwargs: dict[str, Any]) -> 
     return args[names.index("dim")] if "dim" in names and names.index("dim") < len(args) else None
 
 
-def _outside(run: LabelRun, sheet: Sheet, dims: Sequence[int], keepdim: bool, name: str) -> Sheet | None:
+def _outside(run: LabelRun, sheet: Sheet, dims: Sequence[int], keepdim: bool) -> Sheet | None:
     inside = [dim for dim in varying(sheet) if dim in dims]
     if not inside:
         left = [size for dim, size in enumerate(sheet.shape) if keepdim or dim not in dims]
         return sheet.reshape(left)
+    if len(inside) < len(varying(sheet)):
+        first = sheet[tuple(slice(0, 1) if dim in inside else slice(None) for dim in range(sheet.ndim))]
+        run.unify(sheet, first)
+        return _outside(run, first, dims, keepdim)
     run.statistics(sheet)
-    outside = [dim for dim in varying(sheet) if dim not in dims]
-    if outside:
-        run.pin(sheet, outside, f"{name} is taken within these positions")
     return None
 
 
