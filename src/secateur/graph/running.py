@@ -196,10 +196,15 @@ class LabelRun:
                 self.as_number(argument)
 
     def sizes_provenance(self, sizes: Sequence[int]) -> list[Expression | None]:
-        """Return where each of the sizes of a view came from."""
+        """Return where each of several sizes came from: the arguments that stand side by side with these values.
+
+        A size that was given as -1 is computed by torch.
+        """
         given = list(_integers(self.pending))
-        if len(given) == len(sizes) and all(int(a) in (b, -1) for a, b in zip(given, sizes, strict=True)):
-            return [None if int(value) == -1 else expression_of(value) for value in given]
+        for start in range(len(given) - len(sizes) + 1):
+            run = given[start : start + len(sizes)]
+            if all(int(a) in (b, -1) for a, b in zip(run, sizes, strict=True)):
+                return [None if int(value) == -1 else expression_of(value) for value in run]
         return [self.provenance(size) for size in sizes]
 
     def traced_size(self, tensor: torch.Tensor, size: torch.Size) -> torch.Size:

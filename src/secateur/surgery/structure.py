@@ -23,6 +23,7 @@ from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import Expression, Extent, TracedInt
 from secateur.graph.recording import NAME
 from secateur.graph.running import LABELS, LabelRun, Rule, user_frame
+from secateur.graph.settling import solve
 from secateur.graph.tracing import run_calls
 from secateur.planning.plans import Plan
 
@@ -33,6 +34,7 @@ def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[
     Raises:
         ProofError: two places that meet are not the same channel, or the pruned model does not run; names the tensors.
     """
+    _check_integers(graph, small, plan)
     run = _Checker(graph, plan)
     calls = [call.map(lambda tensor: torch.empty_like(tensor, device="meta")) for call in calls]
     for training in (False, True) if graph.trained_paths else (False,):
@@ -42,6 +44,27 @@ def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[
             raise
         except Exception as error:
             raise run.failure(f"the pruned model does not run: {type(error).__name__}: {error}") from error
+
+
+def _check_integers(graph: Graph, small: nn.Module, plan: Plan) -> None:
+    """Compare the integers of the pruned model with what the channels that it keeps want of them."""
+    assert graph.coupling is not None
+    alive = np.ones(len(graph.coupling.family_of), bool)
+    for (name, axis), start, size in zip(
+        graph.coupling.atoms.axes, graph.coupling.atoms.starts, graph.coupling.atoms.sizes(), strict=True
+    ):
+        labels = labels_of(graph.coupling, plan, name, axis, graph.tensors[name].shape)
+        if labels is not None and len(labels) < size:
+            gone = np.setdiff1d(np.arange(start, start + size), labels)
+            alive[graph.coupling.unit_of[gone]] = False
+    for attribute, wanted in solve(graph.coupling, alive, graph).items():
+        value = vars(small.get_submodule(attribute.module))[attribute.key]
+        found = value if attribute.index is None else value[attribute.index]
+        if found != wanted:
+            raise ProofError(
+                f"Structure: the integer {attribute} of the pruned model is {found}, its channels want {wanted}. "
+                "Cut the model again with this plan, or make a new plan."
+            )
 
 
 class _Checker(LabelRun):

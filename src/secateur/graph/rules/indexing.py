@@ -83,7 +83,7 @@ def narrow(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, start: i
     result: list[Sheet | None] = []
     for sheet in run.sheets(x):
         if sheet.shape[dim] > 1:
-            sheet = _sized(run, sheet, dim, [first, int(length), x.shape[dim] - last], free=2)
+            sheet = _sized(run, sheet, dim, [first, int(length)], run.sizes_provenance([start, length]))
         result.append(labels.compressed(part(sheet, dim, first, last)) if sheet.shape[dim] > 1 else sheet)
     give_view(run, out, x, result)
 
@@ -194,18 +194,17 @@ def split_with_sizes(
     kept = []
     for sheet in run.sheets(x):
         if sheet.shape[dim] > 1:
-            sheet = _sized(run, sheet, dim, [int(size) for size in sizes])
+            sheet = _sized(run, sheet, dim, [int(size) for size in sizes], run.sizes_provenance(sizes))
         kept.append(sheet)
     _pieces(run, out, x, kept, dim)
 
 
-def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int], free: int | None = None) -> Sheet:
-    """Make sure that parts have the sizes that the code gives them; part number `free` takes what is left."""
+def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int], origins: Sequence[Expression | None]) -> Sheet:
+    """Make sure that parts have the sizes that the code gives them."""
     start = 0
-    for number, size in enumerate(sizes):
+    for size, origin in zip(sizes, origins, strict=True):
         own = part(sheet, dim, start, start + size)
-        origin = run.provenance(size)
-        if number != free and size:
+        if size:
             run.apart(own)
             if origin is None or is_literal(origin):
                 run.fix(own, f"the part size {size} is a number in the code")
