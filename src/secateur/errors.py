@@ -15,7 +15,9 @@ class TraceError(SecateurError):
 
 
 class PlanError(SecateurError):
-    """A budget, a configuration or a plan that makes no sense for the model."""
+    """A budget, a configuration or a plan that makes no sense; `tensors` names the ones that cannot be cut as planned."""
+
+    tensors: tuple[str, ...] = ()
 
 
 class CutError(SecateurError):

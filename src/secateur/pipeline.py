@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import ProofError
+from secateur.errors import PlanError, ProofError
 from secateur.graph.groups import Graph
 from secateur.graph.tracing import trace
 from secateur.planning.planning import plan as make_plan
@@ -50,12 +50,12 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
     graph = trace(model, example, free_outputs=free_outputs)
     ignore = list(budget.pop("ignore", ()))
     for _ in range(MOST_REPAIRS):
-        plan = make_plan(graph, model, ignore=ignore, **budget)
-        small = cut(model, plan)
         try:
+            plan = make_plan(graph, model, ignore=ignore, **budget)
+            small = cut(model, plan)
             return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
-        except ProofError as error:
-            culprits = _culprits(graph, plan, error, ignore)
+        except (PlanError, ProofError) as error:
+            culprits = _culprits(graph, error, ignore)
             if not culprits:
                 raise
             log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
@@ -66,11 +66,11 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
     )
 
 
-def _culprits(graph: Graph, plan: Plan, error: ProofError, known: list[str]) -> list[str]:
-    """Return the layers whose channels the tensors of a failed proof belong to."""
-    found: list[str] = []
-    for group in graph.groups:
-        tensors = {member.tensor for member in group.members}
-        if tensors.intersection(error.tensors) and any(tensor in plan.keep for tensor in tensors):
-            found.append(group.members[0].layer)
+def _culprits(graph: Graph, error: PlanError | ProofError, known: list[str]) -> list[str]:
+    """Return the layers whose channels the tensors at fault belong to."""
+    found = [
+        group.members[0].layer
+        for group in graph.groups
+        if not {member.tensor for member in group.members}.isdisjoint(error.tensors)
+    ]
     return [layer for layer in dict.fromkeys(found) if layer and layer not in known]

@@ -150,8 +150,9 @@ def protected_of(coupling: Coupling) -> tuple[Protected, ...]:
     order = np.lexsort((index[keep], reason[keep], axis[keep]))
     axis, index, reason = axis[keep][order], index[keep][order], reason[keep][order]
     starts = np.flatnonzero(np.diff(axis, prepend=-1) | np.diff(reason, prepend=-1))
+    places = coupling.atoms.axes
     return tuple(
-        Protected(*coupling.atoms.axes[axis[start]], index[start:end], listed[reason[start]])
+        Protected(places[axis[start]][0], places[axis[start]][1], index[start:end], listed[reason[start]])
         for start, end in pairwise([*starts.tolist(), len(axis)])
     )
 

@@ -77,7 +77,7 @@ class TracedInt(int):
         return self
 
     def __eq__(self, other: object) -> bool:
-        same = int.__eq__(self, other)  # type: ignore[operator]
+        same = int.__eq__(self, other)
         if same is True and self.listener is not None and isinstance(other, int):
             self.listener.compared(self, other)
         return same
@@ -111,8 +111,8 @@ class TracedInt(int):
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
         return pow(self._number(), other, modulus)
 
-    def __rpow__(self, other: Any) -> Any:
-        return other ** self._number()
+    def __rpow__(self, other: Any, modulus: Any = None) -> Any:
+        return pow(other, self._number(), modulus)
 
     def _combined(self, name: str, other: object, swapped: bool) -> Any:
         if isinstance(other, float):

@@ -107,7 +107,17 @@ class Recorder(LabelRun):
             del events[length:]
 
     def _lists(self) -> tuple[list[Any], ...]:
-        return self.edges, self.fixed, self.tables, self.pins, self.averaged, self.read, self.uses, self.counts, self.parts
+        return (
+            self.edges,
+            self.fixed,
+            self.tables,
+            self.pins,
+            self.averaged,
+            self.read,
+            self.uses,
+            self.counts,
+            self.parts,
+        )
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from secateur.graph import labels
 from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Extent, TracedInt, expression_of, is_literal
@@ -81,13 +80,13 @@ class LabelRun:
     def __init__(self) -> None:
         self.pending: tuple[Any, ...] = ()
         self.operation: Any = None
-        self.frame_reason: Reason | None = None
+        self.place: tuple[str, str] | None = None  # where the code is, when none of the model's is running
 
     # -- sheets ------------------------------------------------------------------------------------------------------
 
     def sheets(self, tensor: Any) -> list[Sheet]:
         """Return the sheets of a tensor; empty for what has no labels."""
-        found = getattr(tensor, LABELS, None) if isinstance(tensor, torch.Tensor) else None
+        found: Any = getattr(tensor, LABELS, None) if isinstance(tensor, torch.Tensor) else None
         if callable(found):
             found = found()
             setattr(tensor, LABELS, found)
@@ -231,7 +230,7 @@ class LabelRun:
     def where(self, why: str) -> Reason:
         """Return a reason with the operation that is running and the user's line that called it."""
         op = str(self.operation).removeprefix("aten.") if self.operation is not None else ""
-        source, module = user_frame()
+        source, module = self.place or user_frame()
         return Reason(why, op.partition(".")[0], source, module)
 
 

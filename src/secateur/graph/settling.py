@@ -15,6 +15,7 @@ from secateur.graph.recording import Use
 from secateur.graph.tracing import record
 
 Place = tuple[str, Axis]
+Kept = list[int] | list[list[int]]
 
 
 def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
@@ -120,7 +121,9 @@ def solve(coupling: Coupling, alive: np.ndarray, graph: Graph) -> dict[Attribute
             known[unknown[0]] = value(unknown[0])
     for use in pending:
         if evaluate(use.expression, value, size) != size(use.extent):
-            raise PlanError(_unsolved(use, size(use.extent)))
+            error = PlanError(_unsolved(use, size(use.extent)))
+            error.tensors = _tensors_at(coupling, use.extent)
+            raise error
     return known
 
 
@@ -135,6 +138,11 @@ class _Size:
         labels = self.coupling.narrowed(extent)
         living = (labels == 0) | self.alive[self.coupling.unit_of[labels]]
         return int(living.sum(axis=0).max(initial=0))
+
+
+def _tensors_at(coupling: Coupling, extent: Extent) -> tuple[str, ...]:
+    labels = np.unique(extent.labels[extent.labels != 0])
+    return tuple(dict.fromkeys(coupling.atoms.find(int(label))[0] for label in labels))
 
 
 def _now(graph: Graph, attribute: Attribute) -> int:
@@ -224,12 +232,12 @@ def _ordered(coupling: Coupling, fresh: Coupling, partner: np.ndarray, place: Pl
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _named(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, dict[Axis, list[int]]]:
+def _named(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, dict[Axis, Kept]]:
     """Return kept indices by every name of a tensor; a grouped convolution's rows as a list per remaining group."""
-    result: dict[str, dict[Axis, list[int]]] = {}
+    result: dict[str, dict[Axis, Kept]] = {}
     for (tensor, axis), indices in keep.items():
         info = graph.tensors[tensor]
-        value = indices.tolist() if axis != "grouped" else _by_group(indices, info.shape[1])
+        value: Kept = indices.tolist() if axis != "grouped" else _by_group(indices, info.shape[1])
         for alias in info.aliases:
             result.setdefault(alias, {})[axis] = value
     return result

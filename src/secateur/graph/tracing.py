@@ -170,10 +170,20 @@ def run_calls(
         for call in calls:
             output = model(*call.args, **call.kwargs)
             if not free_outputs:
-                run.operation = None
-                for tensor in tensors_in(output):
-                    for sheet in run.sheets(tensor):
-                        run.fix(sheet, "these channels leave the model")
+                _fix_outputs(run, model, output)
+
+
+def _fix_outputs(run: LabelRun, model: nn.Module, output: Any) -> None:
+    run.operation, run.place = None, _forward_of(model)
+    for tensor in tensors_in(output):
+        for sheet in run.sheets(tensor):
+            run.fix(sheet, "these channels leave the model")
+    run.place = None
+
+
+def _forward_of(model: nn.Module) -> tuple[str, str]:
+    code = getattr(type(model).forward, "__code__", None)
+    return ("" if code is None else f"{code.co_filename}:{code.co_firstlineno}", type(model).__name__)
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

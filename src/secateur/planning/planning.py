@@ -26,6 +26,10 @@ from secateur.planning.widths import Widths, widths_of
 _RANKINGS = ("group", "global")
 _THIN = 0.1  # of its width: a stem or residual stream below this is worth a warning
 
+# What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
+_NEARBY = (0.02, -0.02, 0.05, -0.05, 0.1, -0.1, 0.15, 0.2)
+_NARROWER = (-0.02, -0.05, -0.1, -0.15, -0.2)
+
 _log = logging.getLogger("secateur")
 
 
@@ -92,7 +96,9 @@ def plan(  # noqa: PLR0913
     importance = importances(graph, outputs, _tensors_of(model), criterion, scores, seed)
     request = _Request(graph, outputs, scope, least, importance, ranking, round_to)
     parts = _allocations(request, ratio, macs, params)
-    kept = _harmonized(graph, request.widths(scope.cuttable), np.minimum.reduce([part.kept for part in parts]))
+    changes = _NARROWER if macs is not None or params is not None else _NEARBY
+    kept = np.minimum.reduce([part.kept for part in parts])
+    kept = _harmonized(graph, request.widths(scope.cuttable), kept, changes)
     _warn(graph, outputs, kept)
     recipe = {
         "criterion": criterion if scores is None else f"scores, else {criterion}",
@@ -198,11 +204,11 @@ def _caps(graph: Graph, macs: Any, params: Any) -> list[Cap]:
     return caps
 
 
-def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray) -> np.ndarray:
+def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray, changes: Sequence[float]) -> np.ndarray:
     """Return the numbers that the model's code has at these widths (see `Graph.harmonize`), or at widths near them."""
     tied = [variable for cluster in widths.clusters for variable in cluster.variables]
     first = np.unique(widths.variable_of, return_index=True)[1]
-    for change in (0.0, 0.02, -0.02, 0.05, -0.05, 0.1, -0.1, 0.15, 0.2):
+    for change in (0.0, *changes):
         wanted = kept[first].astype(np.float64)
         wanted[tied] *= 1 + change
         nearby = widths.of_groups(widths.settle(wanted)) if change else kept

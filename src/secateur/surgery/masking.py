@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from secateur.graph import rules as rules
 from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import Expression, Extent, TracedInt
-from secateur.graph.rules.contraction import addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution
+from secateur.graph.rules.contraction import (
+    addmm,
+    bilinear,
+    convolution,
+    einsum,
+    linear,
+    matmul,
+    transposed_convolution,
+)
 from secateur.graph.rules.normalization import group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
 from secateur.graph.running import LABELS, LabelRun, Rule, running
@@ -168,9 +177,9 @@ class Silencer(LabelRun):
     def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         compute: Callable[[], Any] | None = None
         if found in CONTRACTIONS:
-            silent = torch.utils._pytree.tree_map(self._silent, args)
+            silent = tree_map(self._silent, args)
             compute = lambda: func(*silent, **kwargs)  # noqa: E731
-        elif found in (layer_norm, group_norm, softmax, reduce):
+        elif found is not None and found in (layer_norm, group_norm, softmax, reduce):
             compute = self._on_kept(func, found, args, kwargs)
         out = func(*args, **kwargs) if compute is None else compute()
         if found is not None:

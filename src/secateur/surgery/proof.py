@@ -135,21 +135,49 @@ def _numbers(
     notes: tuple[str, ...],
 ) -> Proof:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for seed in SEEDS:
-            full = randomized(model, seed)
-            sides = smaller_sides(full, calls) if not graph.on_data else None
-            inputs = [random_call(call, seed, sides) for call in calls]
-            settle_statistics(full, inputs, seed)
-            reference = _masked_outputs(full, plan, inputs)
-            if all(_alive(tensor) for tensor in reference):
-                break
-        else:
-            notes = (*notes, "the output hardly varies on random weights, so the numbers prove little")
-        pruned = with_values_of(full, small, plan)
-        error = _mask_error(reference, _outputs(pruned, inputs))
-        permutation = _permutation_error(copy.deepcopy(full), graph, inputs)
-        single = _single_precision(full, pruned, plan, inputs)
-    return Proof(values, not graph.on_data, error, single, permutation, sides, notes)
+        trial = _trial(model, plan, calls, resize=not graph.on_data)
+        pruned = with_values_of(trial.full, small, plan)
+        error = _mask_error(trial.reference, _outputs(pruned, trial.inputs))
+        permutation = _permutation_error(copy.deepcopy(trial.full), graph, trial.inputs)
+        single = _single_precision(trial.full, pruned, plan, trial.inputs)
+    if not trial.alive:
+        notes = (*notes, "the output hardly varies on random weights, so the numbers prove little")
+    return Proof(values, not graph.on_data, error, single, permutation, trial.sides, notes)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The original on random weights, what it is called with, and what it returns when it is masked."""
+
+    full: nn.Module
+    inputs: list[Call]
+    reference: list[torch.Tensor]
+    sides: tuple[int, int] | None
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether every output varies; a constant one would hide any error."""
+        return all(_varies(tensor) for tensor in self.reference)
+
+
+def _trial(model: nn.Module, plan: Plan, calls: Sequence[Call], resize: bool) -> _Trial:
+    """Draw weights and inputs until every output varies, a few times at most."""
+    trials = (_drawn(model, plan, calls, resize, seed) for seed in SEEDS)
+    last = next(trials)
+    while not last.alive:
+        following = next(trials, None)
+        if following is None:
+            break
+        last = following
+    return last
+
+
+def _drawn(model: nn.Module, plan: Plan, calls: Sequence[Call], resize: bool, seed: int) -> _Trial:
+    full = randomized(model, seed)
+    sides = smaller_sides(full, calls) if resize else None
+    inputs = [random_call(call, seed, sides) for call in calls]
+    settle_statistics(full, inputs, seed)
+    return _Trial(full, inputs, _masked_outputs(full, plan, inputs), sides)
 
 
 def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
@@ -163,7 +191,7 @@ def _masked_outputs(full: nn.Module, plan: Plan, calls: Sequence[Call]) -> list[
         return _outputs(full, calls)
 
 
-def _alive(tensor: torch.Tensor) -> bool:
+def _varies(tensor: torch.Tensor) -> bool:
     return tensor.numel() < 2 or bool(tensor.std() > 1e-6 * tensor.abs().max().clamp_min(1e-12))
 
 

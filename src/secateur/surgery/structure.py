@@ -148,7 +148,7 @@ class _Checker(LabelRun):
 
     # -- words -------------------------------------------------------------------------------------------------------
 
-    def channel(self, label: int) -> str:
+    def channel(self, label: Any) -> str:
         """Name an atom."""
         tensor, axis, index = self.coupling.atoms.find(int(label))
         return f"{index} of {tensor} (axis {axis})"

@@ -104,7 +104,12 @@ def _matrices(
 
 @rule("bilinear")
 def bilinear(
-    run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    run: LabelRun,
+    out: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
 ) -> None:
     """(..., I) and (..., J) by (O, I, J) to (..., O)."""
     lead = ascii_letters[: a.ndim - 1]
