@@ -15,7 +15,7 @@ class TraceError(SecateurError):
 
 
 class PlanError(SecateurError):
-    """A budget, a configuration or a plan that makes no sense; `tensors` names the ones that cannot be cut as planned."""
+    """A budget, a configuration or a plan that makes no sense; `tensors` names those that cannot be cut as planned."""
 
     tensors: tuple[str, ...] = ()
 

@@ -56,6 +56,20 @@ class ShuffleModule(nn.Module):
         return self.head(self.last(self.shuffle(self.stem(x))))
 
 
+@specimen(PICTURE, cut=("left.0", "right.0"))
+class ShuffledThenChunked(nn.Module):
+    """Each branch fills half of either chunk: both must lose as many on either side of the middle."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = conv_norm(3, 8), conv_norm(3, 8), pooled_head(6)
+        self.first, self.second = conv(8, 6), conv(8, 6)
+
+    def forward(self, x):
+        first, second = shuffled(torch.cat((self.left(x), self.right(x)), dim=1), 2).chunk(2, dim=1)
+        return self.head(torch.relu(self.first(first) + self.second(second)))
+
+
 class _ShuffleUnits(nn.Module):
     """ShuffleNet v2: half of the channels goes by, half through a branch, then a shuffle; twice."""
 

@@ -30,6 +30,12 @@ class Atoms:
             self.total += size
         return np.arange(self.starts[at], self.starts[at] + size, dtype=np.int64)
 
+    def known(self, tensor: str, axis: Axis) -> np.ndarray:
+        """Return the atoms of an axis that has been numbered."""
+        at = self._known[tensor, axis]
+        end = self.starts[at + 1] if at + 1 < len(self.starts) else self.total + 1
+        return np.arange(self.starts[at], end, dtype=np.int64)
+
     def __contains__(self, key: tuple[str, Axis]) -> bool:
         return key in self._known
 

@@ -85,16 +85,15 @@ def _whole(counts: np.ndarray) -> int:
 def _table_conditions(coupling: Coupling) -> Iterator[tuple[Linear, Reason]]:
     for matrix, reason in coupling.tables:
         forms = [_row_form(coupling, row) for row in matrix]
-        for one, other in zip(forms, forms[1:], strict=False):
+        for one, other in pairwise(forms):
             yield (one[0] - other[0], one[1] - other[1]), reason
 
 
 def _row_form(coupling: Coupling, row: np.ndarray) -> Linear:
     families = coupling.families(row)
     cut = families[families >= 0]
-    return float(len(families) - len(cut)), np.bincount(cut, minlength=len(coupling.sizes)) / np.maximum(
-        coupling.sizes, 1
-    )
+    counts = np.bincount(cut, minlength=len(coupling.sizes)) / np.maximum(coupling.sizes, 1)
+    return float(len(families) - len(cut)), counts
 
 
 def _integer_conditions(coupling: Coupling) -> Iterator[tuple[Linear, Reason]]:
@@ -119,16 +118,19 @@ def _linear(coupling: Coupling, expression: Expression) -> Linear | None:
     if not isinstance(expression, Operation):
         return None
     left, right = _linear(coupling, expression.left), _linear(coupling, expression.right)
-    if left is None or right is None:
-        return None
-    if expression.name in "+-":
-        sign = 1 if expression.name == "+" else -1
+    return None if left is None or right is None else _combined(expression.name, left, right)
+
+
+def _combined(name: str, left: Linear, right: Linear) -> Linear | None:
+    """Compute with two linear forms; None if the result is not linear."""
+    if name in "+-":
+        sign = 1 if name == "+" else -1
         return left[0] + sign * right[0], left[1] + sign * right[1]
-    if expression.name == "*" and not left[1].any():
+    if name == "*" and not left[1].any():
         left, right = right, left
-    if right[1].any() or (expression.name == "//" and not right[0]):
+    if right[1].any() or (name == "//" and not right[0]):
         return None
-    factor = right[0] if expression.name == "*" else 1 / right[0]
+    factor = right[0] if name == "*" else 1 / right[0]
     return left[0] * factor, left[1] * factor
 
 
@@ -225,12 +227,12 @@ def costs_of(
     modules = dict(model.named_modules())
     terms = []
     ran = {tensor: at for at, (tensor, _) in reversed(list(enumerate(coupling.atoms.axes)))}
-    widths = _widths(tensors, groups)
+    widths = _widths(groups)
     for name in sorted(tensors, key=lambda name: ran.get(name, len(ran) + 1)):
         info = tensors[name]
         if not info.is_buffer:
             layer = name.rpartition(".")[0]
-            factor, used = _product(extents, _sizes(info, widths, len(groups), coupling))
+            factor, used = _product(extents, _sizes(info, widths, coupling))
             terms.append(Term("params", layer, kind_of(modules.get(layer)), factor, used))
     for count in counts:
         factor, used = _product(extents, [coupling.linear(extent) for extent in count.extents])
@@ -245,7 +247,7 @@ def _product(extents: _Extents, forms: Sequence[Linear]) -> tuple[int, tuple[int
     return int(np.prod([factor for factor, _ in parts], dtype=object)), tuple(at for _, used in parts for at in used)
 
 
-def _widths(tensors: dict[str, TensorInfo], groups: Sequence[Group]) -> dict[tuple[str, Axis], dict[int, int]]:
+def _widths(groups: Sequence[Group]) -> dict[tuple[str, Axis], dict[int, int]]:
     """Return how many indices a unit of each group has along every axis that is cut."""
     widths: dict[tuple[str, Axis], dict[int, int]] = {}
     for number, group in enumerate(groups):
@@ -254,20 +256,16 @@ def _widths(tensors: dict[str, TensorInfo], groups: Sequence[Group]) -> dict[tup
     return widths
 
 
-def _sizes(
-    info: TensorInfo, widths: dict[tuple[str, Axis], dict[int, int]], groups: int, coupling: Coupling
-) -> list[Linear]:
+def _sizes(info: TensorInfo, widths: dict[tuple[str, Axis], dict[int, int]], coupling: Coupling) -> list[Linear]:
+    """Return the size of every axis of a tensor."""
     forms = []
     for axis, size in enumerate(info.shape):
         if axis == 1 and (info.name, "grouped") in coupling.atoms:
-            atoms = coupling.atoms.of(info.name, "grouped", 0)[:0]
-            at = coupling.atoms.axes.index((info.name, "grouped"))
-            start, total = coupling.atoms.starts[at], int(coupling.atoms.sizes()[at])
-            atoms = np.arange(start, start + total).reshape(-1, size)
-            forms.append(coupling.linear(Extent(atoms.T, columns=True)))
-            continue
-        used = widths.get((info.name, axis), {})
-        counts = np.zeros(groups)
-        counts[list(used)] = list(used.values())
-        forms.append((size - float(counts @ coupling.sizes), counts))
+            inputs = coupling.atoms.known(info.name, "grouped").reshape(-1, size)
+            forms.append(coupling.linear(Extent(inputs.T, columns=True)))
+        else:
+            used = widths.get((info.name, axis), {})
+            counts = np.zeros(len(coupling.sizes))
+            counts[list(used)] = list(used.values())
+            forms.append((size - float(counts @ coupling.sizes), counts))
     return forms

@@ -119,9 +119,8 @@ class Equalities:
 class Realized:
     """What a choice of units means for every tensor and integer of the model."""
 
-    keep: dict[
-        str, dict[Axis, list[int] | list[list[int]]]
-    ]  # kept indices in order, every alias named; "grouped": see `Plan.keep`
+    # kept indices in order, every alias named; "grouped": see `Plan.keep`
+    keep: dict[str, dict[Axis, list[int] | list[list[int]]]]
     attributes: dict[str, int]  # "path.key" or "path.key[0]" to the new value
     scales: dict[str, float]
 

@@ -31,11 +31,6 @@ def aligned(sheet: Sheet, ndim: int) -> Sheet:
     return sheet.reshape((1,) * (ndim - sheet.ndim) + sheet.shape)
 
 
-def overlap(one: Sheet, other: Sheet) -> bool:
-    """Tell whether two sheets change along a common dimension."""
-    return any(a > 1 and b > 1 for a, b in zip(one.shape, other.shape, strict=True))
-
-
 def compressed(sheet: Sheet) -> Sheet | None:
     """Shrink dimensions without change to size 1; None if no label is left."""
     for dim, size in enumerate(sheet.shape):
@@ -64,18 +59,18 @@ def reshaped(sheet: Sheet, old: Shape, new: Shape) -> Sheet | None:
     """Apply `view(new)` to the sheet of a tensor of shape `old`, block by block, so that nothing large is made."""
     parts: list[int] = []
     for old_dims, new_dims in blocks(old, new):
-        parts += _block_shape(sheet, old, new, old_dims, new_dims)
+        parts += _block_shape(sheet, new, old_dims, new_dims)
     wide = np.broadcast_to(sheet, _widened(sheet, old, new))
     return compressed(wide.reshape(parts))
 
 
-def _block_shape(sheet: Sheet, old: Shape, new: Shape, old_dims: range, new_dims: range) -> list[int]:
+def _block_shape(sheet: Sheet, new: Shape, old_dims: range, new_dims: range) -> list[int]:
     constant = all(sheet.shape[dim] == 1 for dim in old_dims)
     return [1 if constant else new[dim] for dim in new_dims]
 
 
 def _widened(sheet: Sheet, old: Shape, new: Shape) -> list[int]:
-    """The shape with every block that carries labels expanded to its full size."""
+    """Return the shape with every block that carries labels expanded to its full size."""
     wide = list(sheet.shape)
     for old_dims, _ in blocks(old, new):
         if any(sheet.shape[dim] > 1 for dim in old_dims):

@@ -7,11 +7,12 @@ one arrives as a size or a bound, its expression says how to rewrite the attribu
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class TracedInt(int):
     expression: Expression
     listener: Listener | None
 
-    def __new__(cls, value: int, expression: Expression, listener: Listener | None = None) -> TracedInt:
+    def __new__(cls, value: int, expression: Expression, listener: Listener | None = None) -> Self:
+        """Make an integer that came about by `expression`."""
         self = super().__new__(cls, value)
         self.expression = expression
         self.listener = listener
@@ -226,7 +228,7 @@ def _inverted(name: str, target: int, other: int, unknown_left: bool) -> int | N
 
 
 def with_origin(value: Any, module: str, key: str, listener: Listener) -> Any:
-    """Return an attribute's value with its integers traced, also those inside lists and tuples; else the same object."""
+    """Return an attribute's value with its integers traced, also those in lists and tuples; else the same object."""
     if type(value) is int:
         return TracedInt(value, Attribute(module, key), listener)
     if type(value) in (list, tuple) and any(type(item) is int for item in value):
@@ -245,6 +247,3 @@ def rewritten(value: Any, index: int | None, new: int) -> Any:
     items = list(value)
     items[index] = new
     return items if isinstance(value, list) else type(value)(items)
-
-
-Values = Mapping[str, int]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
@@ -85,6 +86,7 @@ class Recorder(LabelRun):
         ndim = len(shape)
         return [along(self.atoms.of(name, axis, size), ndim, axis) for axis, size in enumerate(shape) if size > 1]
 
+    @override
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
         """Give the inputs of a grouped convolution atoms of their own, one for each group and row."""
         name = getattr(weight, NAME, None)
@@ -121,6 +123,7 @@ class Recorder(LabelRun):
 
     # -- events ------------------------------------------------------------------------------------------------------
 
+    @override
     def unify(self, one: Sheet, other: Sheet) -> None:
         if one is other:
             return
@@ -133,24 +136,30 @@ class Recorder(LabelRun):
         self.edges.append((a[met], b[met]))
         self.fix(np.where(met, 0, np.maximum(a, b)), "these channels meet values that have none to cut")
 
+    @override
     def fix(self, sheet: Sheet, why: str) -> None:
         atoms = np.unique(sheet)
         atoms = atoms[atoms != 0]
         if len(atoms):
             self.fixed.append((atoms, self.where(why)))
 
+    @override
     def rows(self, matrix: np.ndarray, why: str) -> None:
         self.tables.append((np.array(matrix), self.where(why)))
 
+    @override
     def rows_stay(self, matrix: np.ndarray, why: str) -> None:
         self.pins.append((np.array(matrix), self.where(why)))
 
+    @override
     def statistics(self, sheet: Sheet) -> None:
         self.averaged.append(np.unique(sheet))
 
+    @override
     def reads(self, sheet: Sheet) -> None:
         self.read.append(sheet.ravel())
 
+    @override
     def use(self, expression: Expression, extent: Extent) -> None:
         if not is_literal(expression):
             self.uses.append(Use(expression, extent, self.where("an integer gives this size")))
@@ -159,14 +168,17 @@ class Recorder(LabelRun):
         else:
             self.fix(extent.labels, f"the size {len(extent.labels)} is a number in the code")
 
+    @override
     def apart(self, labels: np.ndarray) -> None:
         self.parts.append(np.unique(labels))
 
+    @override
     def as_number(self, number: TracedInt) -> None:
         for extent in extents_in(number.expression):
             self.fix(extent.labels, f"the size {int.__int__(number)} is used as a number")
         self.numbers.update(attributes_in(number.expression))
 
+    @override
     def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:
         if self.counting:
             layer = getattr(weight, NAME, None)

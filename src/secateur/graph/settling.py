@@ -68,8 +68,8 @@ def _check(graph: Graph, kept: Sequence[np.ndarray]) -> None:
         names = [graph.groups[number].name for number in np.flatnonzero(equalities.matrix[broken[0]])]
         reason = equalities.reasons[broken[0]]
         raise PlanError(
-            f"The numbers of channels kept of {', '.join(names[:4])} do not fit together: {reason.text} ({reason.source}). "
-            "Keep as many in each."
+            f"The numbers of channels kept of {', '.join(names[:4])} do not fit together: {reason.text} "
+            f"({reason.source}). Keep as many in each."
         )
 
 
@@ -201,7 +201,7 @@ def _shapes(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, tuple[int,
 
 
 def _partners(fresh: Coupling, coupling: Coupling, alive: np.ndarray) -> np.ndarray | None:
-    """Return for each new unit the old unit that takes its place; None if other channels are coupled at the new widths."""
+    """Return for each new unit the old unit that takes its place; None if others are coupled at the new widths."""
     new, old = fresh.marks, coupling.marks
     living = np.flatnonzero(alive)
     living = living[np.lexsort((_first_atoms(coupling)[living], old[living, 1], old[living, 0]))]
@@ -220,10 +220,8 @@ def _first_atoms(coupling: Coupling) -> np.ndarray:
 
 
 def _ordered(coupling: Coupling, fresh: Coupling, partner: np.ndarray, place: Place, indices: np.ndarray) -> np.ndarray:
-    at = coupling.atoms.axes.index(place)
-    old_units = coupling.unit_of[coupling.atoms.starts[at] + indices]
-    start = fresh.atoms.starts[fresh.atoms.axes.index(place)]
-    new_units = partner[fresh.unit_of[start : start + len(indices)]]
+    old_units = coupling.unit_of[coupling.atoms.known(*place)[indices]]
+    new_units = partner[fresh.unit_of[fresh.atoms.known(*place)]]
     result = np.empty(len(indices), np.int64)
     result[np.lexsort((np.arange(len(indices)), new_units))] = indices[np.lexsort((indices, old_units))]
     return result

@@ -19,10 +19,10 @@ from secateur.graph.groups import TensorInfo
 from secateur.graph.provenance import Listener, with_origin
 
 # Geometry of torch's own layers: never the size of anything that is cut.
-GEOMETRY = frozenset(
-    "kernel_size stride padding dilation output_padding _reversed_padding_repeated_twice transposed "
-    "padding_mode return_indices ceil_mode scale_factor size output_size dim start_dim end_dim".split()
-)
+GEOMETRY = frozenset({
+    "kernel_size", "stride", "padding", "dilation", "output_padding", "_reversed_padding_repeated_twice", "transposed",
+    "padding_mode", "return_indices", "ceil_mode", "scale_factor", "size", "output_size", "dim", "start_dim", "end_dim",
+})  # fmt: skip
 
 
 def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
@@ -45,12 +45,6 @@ def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
     return infos
 
 
-def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the module that holds a tensor or attribute, and the last part of the name."""
-    path, _, key = name.rpartition(".")
-    return model.get_submodule(path), key
-
-
 @contextmanager
 def staged(
     model: nn.Module,
@@ -70,7 +64,7 @@ def staged(
     """
     modules = list(model.named_modules())
     saved = [(module, dict(module.__dict__)) for _, module in modules]
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 - the model may draw from it
     made: dict[int, torch.Tensor] = {}
     try:
         for path, module in modules:
@@ -84,7 +78,7 @@ def staged(
             module.__dict__.update(dictionary)
         torch.set_rng_state(states[0])
         random.setstate(states[1])
-        np.random.set_state(states[2])
+        np.random.set_state(states[2])  # noqa: NPY002 - the user's own state
 
 
 def _stage(

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.errors import TraceError
 from secateur.graph import building
-from secateur.graph import rules as rules
+from secateur.graph import rules as rules  # noqa: PLC0414 - imported to register them
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.coupling import couple
 from secateur.graph.groups import CallShape, Graph
@@ -69,7 +69,8 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
 def _check_model(model: Any) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(
-            "The model is scripted (torch.jit), so its code cannot be followed. Pass the module that it was scripted from."
+            "The model is scripted (torch.jit), so its code cannot be followed. "
+            "Pass the module that it was scripted from."
         )
     if not isinstance(model, nn.Module):
         raise TraceError(f"The model is a {type(model).__name__}, not a torch.nn.Module. Pass the module itself.")
@@ -152,7 +153,7 @@ def _also_in_training(
     try:
         run_calls(run, model, calls, stand_in, free_outputs, integers, training=True)
         run.trained_paths = True
-    except Exception:
+    except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
         run.back_to(mark)
 
 

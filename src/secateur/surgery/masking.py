@@ -7,7 +7,7 @@ labels (docs/design.md, section 4) that say of every element whether it is cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -110,7 +110,7 @@ class _Silence:
 
 
 @contextmanager
-def silenced(model: nn.Module, plan: Plan) -> Any:
+def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
     """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
     run = Silencer(model, plan)
     manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, model.training)

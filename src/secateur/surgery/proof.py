@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,15 @@ from secateur.surgery.structure import check_structure
 
 TOLERANCE = 1e-9
 SEEDS = (0, 1, 2)
+LEAST_SPREAD = 1e-6  # of the largest value: an output that varies less would hide any error
 
 
 @dataclass(frozen=True)
 class Proof:
     """What was checked, and how exact it came out.
 
-    Errors are the largest difference between two outputs, relative to the standard deviation of the output.
+    Errors are the largest difference between two outputs, relative to how much the output varies: the standard deviation
+    of the output itself, or of the difference between the outputs for two random inputs, whichever is less.
     """
 
     values: bool  # every tensor is the original's at the kept indices, bit for bit; False: not compared
@@ -137,30 +140,42 @@ def _numbers(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         trial = _trial(model, plan, calls, resize=not graph.on_data)
         pruned = with_values_of(trial.full, small, plan)
-        error = _mask_error(trial.reference, _outputs(pruned, trial.inputs))
-        permutation = _permutation_error(copy.deepcopy(trial.full), graph, trial.inputs)
-        single = _single_precision(trial.full, pruned, plan, trial.inputs)
+        error = _mask_error(trial, pruned)
+        permutation = _permutation_error(_trial(model, None, calls, resize=not graph.on_data), graph)
+        single = _single_precision(trial, pruned, plan)
     if not trial.alive:
-        notes = (*notes, "the output hardly varies on random weights, so the numbers prove little")
+        notes = (*notes, "the output hardly depends on the input with random weights, so the numbers prove little")
     return Proof(values, not graph.on_data, error, single, permutation, trial.sides, notes)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The original on random weights, what it is called with, and what it returns when it is masked."""
+    """The original on random weights, what it is called with, and what it returns (masked, if there is a plan)."""
 
     full: nn.Module
     inputs: list[Call]
     reference: list[torch.Tensor]
+    spreads: list[float]  # how much each output varies between two inputs
     sides: tuple[int, int] | None
 
     @property
     def alive(self) -> bool:
-        """Tell whether every output varies; a constant one would hide any error."""
-        return all(_varies(tensor) for tensor in self.reference)
+        """Tell whether every output depends on the input; a constant one would hide any error."""
+        return all(spread > _least(tensor) for tensor, spread in zip(self.reference, self.spreads, strict=True))
+
+    def error_of(self, outputs: Sequence[torch.Tensor], reference: Sequence[torch.Tensor] | None = None) -> float:
+        """Return the largest difference from the reference, relative to the spread of each output."""
+        reference = self.reference if reference is None else reference
+        if len(outputs) != len(reference) or any(a.shape != b.shape for a, b in zip(outputs, reference, strict=True)):
+            return math.inf
+        errors = [
+            float((a.double() - b.double()).abs().max()) / max(spread, _least(b)) if a.numel() else 0.0
+            for a, b, spread in zip(outputs, reference, self.spreads, strict=True)
+        ]
+        return max((error if math.isfinite(error) else math.inf for error in errors), default=0.0)
 
 
-def _trial(model: nn.Module, plan: Plan, calls: Sequence[Call], resize: bool) -> _Trial:
+def _trial(model: nn.Module, plan: Plan | None, calls: Sequence[Call], resize: bool) -> _Trial:
     """Draw weights and inputs until every output varies, a few times at most."""
     trials = (_drawn(model, plan, calls, resize, seed) for seed in SEEDS)
     last = next(trials)
@@ -172,12 +187,21 @@ def _trial(model: nn.Module, plan: Plan, calls: Sequence[Call], resize: bool) ->
     return last
 
 
-def _drawn(model: nn.Module, plan: Plan, calls: Sequence[Call], resize: bool, seed: int) -> _Trial:
+def _drawn(model: nn.Module, plan: Plan | None, calls: Sequence[Call], resize: bool, seed: int) -> _Trial:
     full = randomized(model, seed)
     sides = smaller_sides(full, calls) if resize else None
-    inputs = [random_call(call, seed, sides) for call in calls]
-    settle_statistics(full, inputs, seed)
-    return _Trial(full, inputs, _masked_outputs(full, plan, inputs), sides)
+    inputs, others = ([random_call(call, seed, sides) for call in calls] for seed in (seed, seed + len(SEEDS)))
+    with _masked(full, plan):  # without the cut channels, or what is left of them could fall silent behind a ReLU
+        settle_statistics(full, inputs, seed)
+    reference, other = (_masked_outputs(full, plan, calls) for calls in (inputs, others))
+    return _Trial(full, inputs, reference, [_spread(a, b) for a, b in zip(reference, other, strict=True)], sides)
+
+
+def _spread(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return how much an output varies: within itself and from one input to another, whichever is less."""
+    if one.numel() < 2:
+        return float((one - other).abs().sum())
+    return min(float(one.std()), float((one - other).std()))
 
 
 def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
@@ -186,57 +210,48 @@ def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
     return [tensor for tensor in results if tensor.is_floating_point()]
 
 
-def _masked_outputs(full: nn.Module, plan: Plan, calls: Sequence[Call]) -> list[torch.Tensor]:
-    with silenced(full, plan):
+def _masked_outputs(full: nn.Module, plan: Plan | None, calls: Sequence[Call]) -> list[torch.Tensor]:
+    with _masked(full, plan):
         return _outputs(full, calls)
 
 
-def _varies(tensor: torch.Tensor) -> bool:
-    return tensor.numel() < 2 or bool(tensor.std() > 1e-6 * tensor.abs().max().clamp_min(1e-12))
+def _masked(full: nn.Module, plan: Plan | None) -> AbstractContextManager[None]:
+    return nullcontext() if plan is None else silenced(full, plan)
 
 
-def relative_error(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
-    """Return the largest difference between outputs, relative to the standard deviation of the first."""
-    worst = 0.0
-    for a, b in zip(one, other, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        spread = float(a.double().std()) if a.numel() > 1 else float(a.double().abs().max())
-        difference = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
-        worst = max(worst, difference / max(spread, 1e-12)) if difference == difference else float("inf")
-    return worst
+def _least(tensor: torch.Tensor) -> float:
+    """Return the spread below which an output counts as constant."""
+    return max(LEAST_SPREAD * float(tensor.abs().max()), 1e-300) if tensor.numel() else 1e-300
 
 
-def _mask_error(reference: list[torch.Tensor], found: list[torch.Tensor]) -> float:
-    error = relative_error(reference, found) if len(reference) == len(found) else float("inf")
+def _mask_error(trial: _Trial, pruned: nn.Module) -> float:
+    error = trial.error_of(_outputs(pruned, trial.inputs))
     if not error < TOLERANCE:
         raise ProofError(
-            f"Mask: the pruned model differs from the masked original by {error:.1e} of the output's deviation "
+            f"Mask: the pruned model differs from the masked original by {error:.1e} of the output's variation "
             f"(allowed {TOLERANCE:.0e}). Leave the layers that it does not treat as separate channels whole (ignore=)."
         )
     return error
 
 
-def _single_precision(full: nn.Module, pruned: nn.Module, plan: Plan, calls: Sequence[Call]) -> float:
-    calls = [call.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor) for call in calls]
-    with silenced(full.float(), plan):
-        reference = _outputs(full, calls)
-    return relative_error(reference, _outputs(pruned.float(), calls))
+def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
+    calls = [call.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor) for call in trial.inputs]
+    reference = _masked_outputs(trial.full.float(), plan, calls)
+    return trial.error_of(_outputs(pruned.float(), calls), reference)
 
 
-def _permutation_error(full: nn.Module, graph: Graph, calls: Sequence[Call]) -> float:
-    before = _outputs(full, calls)
+def _permutation_error(trial: _Trial, graph: Graph) -> float:
     generator = np.random.default_rng(0)
     for group in graph.groups:
         order = generator.permutation(group.size)
         for member in group.members:
-            tensor = named_tensor(full, member.tensor)
+            tensor = named_tensor(trial.full, member.tensor)
             _permute(tensor, member.axis, member.indices, order, graph.tensors[member.tensor].conv_groups)
-    error = relative_error(before, _outputs(full, calls))
+    error = trial.error_of(_outputs(trial.full, trial.inputs))
     if not error < TOLERANCE:
         raise ProofError(
-            f"Permutation: exchanging channels within groups changes the original's output by {error:.1e} of its deviation "
-            f"(allowed {TOLERANCE:.0e}), so they are not interchangeable. Leave these layers whole (ignore=)."
+            f"Permutation: exchanging channels within groups changes the original's output by {error:.1e} of its "
+            f"variation (allowed {TOLERANCE:.0e}), so they are not interchangeable. Leave these layers whole (ignore=)."
         )
     return error
 

@@ -155,8 +155,6 @@ def einsum(run: LabelRun, out: torch.Tensor, equation: str, tensors: Sequence[to
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-
-
 JOINT = "ngoc"  # batch, group, output within its group, input within its group
 
 
@@ -178,12 +176,9 @@ def convolution(
     cells = []
     for sheet in run.sheets(weight):
         if inputs is not None and sheet.shape[1] > 1:
-            sheet = inputs.reshape(1, shape[1], 1, shape[3])
+            cells.append(inputs.reshape(1, shape[1], 1, shape[3]))
         elif _along_channels(sheet):
-            sheet = sheet.reshape(1, *(shape[1:3] if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1])
-        else:
-            continue
-        cells.append(sheet)
+            cells.append(sheet.reshape(1, *(shape[1:3] if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1]))
     _convolve(run, out, x, weight, Operand(cells, shape), bias, prod(out.shape[out.ndim - weight.ndim + 2 :]))
 
 

@@ -36,17 +36,19 @@ def slice_(
 ) -> None:
     """`x[start:end]` along one dimension."""
     size, dim = x.shape[dim], dim % x.ndim
-    first = min(max(start + size if (start or 0) < 0 else start or 0, 0), size)  # type: ignore[operator]
+    begin = start or 0
+    first = min(max(begin + size if begin < 0 else begin, 0), size)
     last = size if end is None or end >= size else max(end + size if end < 0 else end, first)
     result: list[Sheet | None] = []
     for sheet in run.sheets(x):
-        if sheet.shape[dim] > 1 and step != 1:
+        if sheet.shape[dim] == 1:
+            result.append(sheet)
+        elif step != 1:
             run.fix(sheet, "every second channel is taken")
-            continue
-        if sheet.shape[dim] > 1:
-            sheet = _bounded(run, sheet, dim, start, first, size)
-            sheet = _bounded(run, sheet, dim, end, last, size)
-        result.append(labels.compressed(part(sheet, dim, first, last)) if sheet.shape[dim] > 1 else sheet)
+        else:
+            kept = _bounded(run, sheet, dim, start, first, size)
+            kept = _bounded(run, kept, dim, end, last, size)
+            result.append(labels.compressed(part(kept, dim, first, last)))
     give_view(run, out, x, result)
 
 
@@ -82,9 +84,11 @@ def narrow(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, start: i
     dim, first, last = dim % x.ndim, int(start) % x.shape[dim], int(start) % x.shape[dim] + int(length)
     result: list[Sheet | None] = []
     for sheet in run.sheets(x):
-        if sheet.shape[dim] > 1:
-            sheet = _sized(run, sheet, dim, [first, int(length)], run.sizes_provenance([start, length]))
-        result.append(labels.compressed(part(sheet, dim, first, last)) if sheet.shape[dim] > 1 else sheet)
+        if sheet.shape[dim] == 1:
+            result.append(sheet)
+        else:
+            kept = _sized(run, sheet, dim, [first, int(length)], run.sizes_provenance([start, length]))
+            result.append(labels.compressed(part(kept, dim, first, last)))
     give_view(run, out, x, result)
 
 
@@ -191,11 +195,11 @@ def split_with_sizes(
 ) -> None:
     """Parts of given sizes: what an attribute gives is rewritten, what the code gives stays."""
     dim = dim % x.ndim
-    kept = []
-    for sheet in run.sheets(x):
-        if sheet.shape[dim] > 1:
-            sheet = _sized(run, sheet, dim, [int(size) for size in sizes], run.sizes_provenance(sizes))
-        kept.append(sheet)
+    given = [int(size) for size in sizes]
+    kept = [
+        sheet if sheet.shape[dim] == 1 else _sized(run, sheet, dim, given, run.sizes_provenance(sizes))
+        for sheet in run.sheets(x)
+    ]
     _pieces(run, out, x, kept, dim)
 
 

@@ -29,12 +29,11 @@ def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequenc
 @rule("view", "reshape", "_unsafe_view", "flatten", "_reshape_alias", "view_as", "reshape_as")
 def view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
     """Labels follow the elements; sizes must come out right after the cut, too."""
+    sizes_given = bool(args) and isinstance(args[0], (list, tuple))
     result = []
     for sheet in run.sheets(x):
         moved = labels.reshaped(sheet, x.shape, out.shape)
-        if moved is not None and moved.shape != sheet.shape:
-            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape)
-        elif moved is not None and args and isinstance(args[0], (list, tuple)):
+        if moved is not None and (sizes_given or moved.shape != sheet.shape):
             moved = _checked_sizes(run, sheet, moved, x.shape, out.shape)
         result.append(moved)
     give_view(run, out, x, result)
@@ -148,9 +147,9 @@ def repeat(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: Sequence[in
     """Every copy has the same labels."""
     result = []
     for sheet in run.sheets(x):
-        sheet = labels.aligned(sheet, out.ndim)
-        counts = [int(n) if size > 1 else 1 for n, size in zip(times, sheet.shape, strict=True)]
-        result.append(np.tile(sheet, counts))
+        wide = labels.aligned(sheet, out.ndim)
+        counts = [int(n) if size > 1 else 1 for n, size in zip(times, wide.shape, strict=True)]
+        result.append(np.tile(wide, counts))
     run.give(out, result)
 
 
@@ -174,15 +173,13 @@ def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> lis
             if len(labels.varying(sheet)) > 1:
                 run.fix(sheet, "a labelled part is put beside others along two dimensions")
         rows.append([sheet for sheet in own if len(labels.varying(sheet)) == 1])
-    result = []
-    for level in range(max((len(row) for row in rows), default=0)):
-        result.append(
-            np.concatenate(
-                [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)],
-                dim,
-            )
+    levels = range(max((len(row) for row in rows), default=0))
+    return [
+        np.concatenate(
+            [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)], dim
         )
-    return result
+        for level in levels
+    ]
 
 
 def _blank(part: torch.Tensor, dim: int) -> Sheet:

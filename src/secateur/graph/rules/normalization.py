@@ -14,13 +14,14 @@ from secateur.graph.provenance import Expression
 from secateur.graph.running import LabelRun, extent_of, rule
 
 
-def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor | None], dim: int = 1) -> list[Operand]:
+def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> list[Operand]:
+    """Lay vectors with an entry for each channel beside `x`, along its dimension 1."""
     operands = [Operand(run.sheets(x), x.shape)]
     for tensor in tensors:
         if tensor is not None:
             shape = [1] * x.ndim
-            shape[dim] = tensor.shape[0]
-            operands.append(Operand([along(sheet.ravel(), x.ndim, dim) for sheet in run.sheets(tensor)], shape))
+            shape[1] = tensor.shape[0]
+            operands.append(Operand([along(sheet.ravel(), x.ndim, 1) for sheet in run.sheets(tensor)], shape))
     return operands
 
 
@@ -45,12 +46,11 @@ def channel_norm(
 ) -> None:
     """(N, C, *positions): every channel by its own statistics."""
     result = out[0] if isinstance(out, tuple) else out
-    kept = []
-    for sheet in join(run, _by_channel(run, x, (weight, bias, running_mean, running_var))):
+    joined = join(run, _by_channel(run, x, (weight, bias, running_mean, running_var)))
+    for sheet in joined:
         if any(dim != 1 for dim in varying(sheet)):
             run.statistics(sheet)
-        kept.append(sheet)
-    run.give(result, kept)
+    run.give(result, joined)
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -67,11 +67,9 @@ def layer_norm(
     """(..., *normalized_shape): one statistic over the last dimensions."""
     result = out[0] if isinstance(out, tuple) else out
     across = len(normalized_shape)
-    operands = [Operand(run.sheets(x), x.shape)]
-    for tensor in (weight, bias):
-        if isinstance(tensor, torch.Tensor):
-            operands.append(broadcast(run.sheets(tensor), tensor.shape, x.ndim))
-    joined = join(run, operands)
+    affine = [tensor for tensor in (weight, bias) if isinstance(tensor, torch.Tensor)]
+    operands = [broadcast(run.sheets(tensor), tensor.shape, x.ndim) for tensor in affine]
+    joined = join(run, [Operand(run.sheets(x), x.shape), *operands])
     origins: list[Expression | None] = [run.provenance(int(size)) for size in normalized_shape]
     for sheet in joined:
         inside = [dim for dim in varying(sheet) if dim >= x.ndim - across]

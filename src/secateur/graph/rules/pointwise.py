@@ -12,7 +12,6 @@ from secateur.graph.joining import broadcast, join
 from secateur.graph.labels import Sheet
 from secateur.graph.running import VIEW, LabelRun, rule, tagged
 
-
 # Operations element by element that this version of torch does not tag as such.
 UNTAGGED = (
     "relu_", "relu6", "relu6_", "silu_", "gelu_", "elu_", "celu", "celu_", "selu", "selu_", "mish_", "hardswish",
@@ -110,10 +109,12 @@ def glu(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int = -1) -> Non
     dim = dim % x.ndim
     result = []
     for sheet in run.sheets(x):
-        if sheet.shape[dim] > 1:
-            halves = np.split(sheet, 2, axis=dim)
-            run.rows(np.stack([np.moveaxis(half, dim, 0).ravel() for half in halves]), "a gated unit has equal halves")
-            run.unify(*halves)
-            sheet = halves[0]
-        result.append(sheet)
+        if sheet.shape[dim] == 1:
+            result.append(sheet)
+        else:
+            half, gate = np.split(sheet, 2, axis=dim)
+            table = np.stack([np.moveaxis(side, dim, 0).ravel() for side in (half, gate)])
+            run.rows(table, "a gated unit has equal halves")
+            run.unify(half, gate)
+            result.append(half)
     run.give(out, result)

@@ -11,12 +11,12 @@ from secateur.graph.running import LabelRun, rule
 
 POSITIONS = {"1d": 1, "2d": 2, "3d": 3}
 
-WINDOWED = tuple(
-    f"{kind}{suffix}"
-    for kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_adaptive_avg_pool", "lp_pool",
-                 "fractional_max_pool", "upsample_nearest", "_upsample_nearest_exact")
-    for suffix in POSITIONS
-) + (
+IN_EVERY_NUMBER_OF_POSITIONS = (
+    "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "_adaptive_avg_pool", "lp_pool",
+    "fractional_max_pool", "upsample_nearest", "_upsample_nearest_exact",
+)  # fmt: skip
+WINDOWED = (
+    *(f"{kind}{suffix}" for kind in IN_EVERY_NUMBER_OF_POSITIONS for suffix in POSITIONS),
     "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "mkldnn_max_pool2d",
     "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",

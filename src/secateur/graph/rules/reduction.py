@@ -11,8 +11,8 @@ from secateur.graph.labels import Sheet, varying
 from secateur.graph.running import LabelRun, rule
 
 REDUCTIONS = (
-    "mean", "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "norm", "nansum", "median",
-    "linalg_vector_norm", "max.dim", "min.dim", "any", "all", "count_nonzero", "aminmax",
+    "mean", "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "norm", "nansum",
+    "median", "linalg_vector_norm", "max.dim", "min.dim", "any", "all", "count_nonzero", "aminmax",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def reduce(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) 
 
 
 def dim_argument(run: LabelRun, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Return the `dim` argument of the operation that is running; `args` are those after the tensor."""
     if "dim" in kwargs:
         return kwargs["dim"]
     names = [argument.name for argument in run.operation._schema.arguments[1:]]
