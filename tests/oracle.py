@@ -271,7 +271,7 @@ def _spread(expected: torch.Tensor, other: torch.Tensor) -> float:
         return 0.0
     varied = expected - (expected.mean() if torch.equal(expected, other) else other)
     spread = float(varied.square().mean().sqrt())
-    return spread if spread > 1e-4 * float(expected.abs().max()) else 0.0
+    return spread if spread > 1e-6 * float(expected.abs().max()) else 0.0
 
 
 def _distance(found: torch.Tensor, expected: torch.Tensor, spread: float) -> float:

@@ -1,4 +1,4 @@
-"""What is promised, on the networks it is promised for: MODNet, its backbone, and the trained backbone on real pictures."""
+"""The promises, on the networks they are made for: MODNet, its backbone, and the trained backbone on real pictures."""
 
 from __future__ import annotations
 
@@ -76,16 +76,13 @@ def trained(data: Path) -> MobileNetV2:
 
 @pytest.fixture(scope="module")
 def photographs(data: Path) -> torch.Tensor:
-    """Every twelfth of the optional pictures, as the trained network wants them."""
+    """Every twentieth of the optional pictures, as the trained network wants them."""
     image = pytest.importorskip("PIL.Image")
-    paths = sorted((data / "imagenet_samples").glob("*.jpg"))[::12]
+    paths = sorted((data / "imagenet_samples").glob("*.jpg"))[::20]
     if not paths:
         pytest.skip(f"no pictures in {data / 'imagenet_samples'}")
     pixels = torch.stack([torch.from_numpy(np.array(image.open(path).convert("RGB"))) for path in paths])
     return zoo_entry("mobilenetv2").prepared(pixels.permute(0, 3, 1, 2)[:, :, 16:240, 16:240] / 255)
-
-
-# -- exactness ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ranking", ["group", "global"])
@@ -120,9 +117,6 @@ def test_pruned_networks_equal_their_masked_selves(networks, graphs, random_netw
         assert one.shape == other.shape
         assert other.std() > 1e-3, "the output is dead and hides any error"
         assert (one - other).abs().max() / other.std() < 1e-9
-
-
-# -- budgets -----------------------------------------------------------------------------------------------------------
 
 
 @every_budget
@@ -175,9 +169,6 @@ def test_the_command_line_counts_modnets_branches_as_the_article_does(tmp_path):
     assert found["fusion"] == pytest.approx((0.0492e6, 2.953e9), rel=0.002)
 
 
-# -- what stays as it was ----------------------------------------------------------------------------------------------
-
-
 class Recorder:
     """A hook that changes nothing and is told apart by identity."""
 
@@ -194,7 +185,7 @@ def working_model() -> tuple[MobileNetV2, Recorder]:
     model, hook = MobileNetV2(num_classes=10).train(), Recorder()
     model.features[0].eval()
     model.features[:3].requires_grad_(False)
-    model(picture((32, 32))).sum().backward()
+    model(picture((64, 64))).sum().backward()
     model.classifier.register_forward_hook(hook)
     model.features[4].register_forward_pre_hook(hook)
     model.features[5].register_full_backward_hook(hook)
@@ -204,7 +195,14 @@ def working_model() -> tuple[MobileNetV2, Recorder]:
 def everything(model: nn.Module) -> list[Any]:
     """Return all that a pruner might disturb in a model, and the state of the dice."""
     modules = [
-        (path, module.training, sorted(vars(module)), sorted(module._parameters), sorted(module._buffers), hooks(module))
+        (
+            path,
+            module.training,
+            sorted(vars(module)),
+            sorted(module._parameters),
+            sorted(module._buffers),
+            hooks(module),
+        )
         for path, module in model.named_modules()
     ]
     tensors = [
@@ -249,7 +247,7 @@ def test_what_is_left_of_a_model_in_training_is_still_in_training():
     full, cut = dict(model.named_modules()), dict(small.named_modules())
     assert {path: module.training for path, module in cut.items()} == {p: module.training for p, module in full.items()}
     assert {path: hooks(module) for path, module in cut.items()} == {p: hooks(module) for p, module in full.items()}
-    assert sum(found is hook for module in cut.values() for found in hooks(module)) == 2  # torch wraps the backward one
+    assert [found for module in cut.values() for found in hooks(module)] == [hook] * 3
     for name, tensor in [*small.named_parameters(), *small.named_buffers()]:
         source = {**dict(model.named_parameters()), **dict(model.named_buffers())}[name]
         assert (type(tensor), tensor.dtype, tensor.device) == (type(source), source.dtype, source.device)
@@ -300,9 +298,6 @@ def test_a_model_without_data_is_traced_planned_and_cut(name, device):
     assert "no data" in str(proof)
 
 
-# -- the same again ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("criterion", ["l1", "random"])
 def test_the_same_seed_gives_the_same_plan_and_bytes(tmp_path, criterion):
     torch.manual_seed(14)
@@ -321,7 +316,18 @@ def test_the_same_seed_gives_the_same_plan_and_bytes(tmp_path, criterion):
 def test_another_process_with_another_hash_seed_writes_the_same_bytes(tmp_path):
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for seed, place in enumerate(files):
-        command = [sys.executable, "-m", "secateur.cli", "prune", "mobilenetv2", "-o", place.name, "--macs", "0.5x", "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "secateur.cli",
+            "prune",
+            "mobilenetv2",
+            "-o",
+            place.name,
+            "--macs",
+            "0.5x",
+            "-q",
+        ]
         environment = {**ENVIRONMENT, "PYTHONHASHSEED": str(seed)}
         subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert files[0].read_bytes() == files[1].read_bytes()

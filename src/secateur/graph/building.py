@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from hashlib import blake2b
+from itertools import chain, pairwise
 
 import numpy as np
 from scipy import sparse
@@ -58,21 +59,16 @@ def _named(groups: Iterator[Group]) -> tuple[Group, ...]:
 
 def equalities_of(coupling: Coupling) -> Equalities:
     """Return the tables' and the integers' conditions, each once."""
-    rows: list[np.ndarray] = []
-    targets: list[float] = []
-    reasons: list[Reason] = []
-    for (fixed, counts), reason in [*_table_conditions(coupling), *_integer_conditions(coupling)]:
+    found: dict[bytes, tuple[np.ndarray, Reason]] = {}
+    for (fixed, counts), reason in chain(_table_conditions(coupling), _integer_conditions(coupling)):
         if counts.any():
-            scale = _whole(counts)
-            rows.append(np.rint(counts * scale).astype(np.int64))
-            targets.append(-fixed * scale)
-            reasons.append(reason)
-    if not rows:
-        return Equalities(np.zeros((0, len(coupling.sizes)), np.int64), np.zeros(0, np.int64))
-    matrix, target = np.stack(rows), np.rint(targets).astype(np.int64)
-    _, first = np.unique(np.column_stack([matrix, target]), axis=0, return_index=True)
-    first = np.sort(first)
-    return Equalities(matrix[first], target[first], tuple(reasons[i] for i in first))
+            scale = _whole(counts[counts != 0])
+            row = np.rint(np.append(counts, -fixed) * scale).astype(np.int64)
+            found.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), (row, reason))
+    rows = np.zeros((len(found), len(coupling.sizes) + 1), np.int64)
+    for place, (row, _) in enumerate(found.values()):
+        rows[place] = row
+    return Equalities(rows[:, :-1], rows[:, -1], tuple(reason for _, reason in found.values()))
 
 
 def _whole(counts: np.ndarray) -> int:
@@ -205,14 +201,27 @@ class _Extents:
     """Linear forms, numbered."""
 
     def __init__(self) -> None:
-        self.forms: list[Linear] = []
+        self.fixed: list[float] = []
+        self.groups: list[np.ndarray] = []
+        self.counts: list[np.ndarray] = []
 
     def add(self, form: Linear) -> tuple[int, tuple[int, ...]]:
         """Return (coefficient, extents) of a size: a number if nothing can change it."""
-        if not form[1].any():
+        used = np.flatnonzero(form[1])
+        if not len(used):
             return round(form[0]), ()
-        self.forms.append(form)
-        return 1, (len(self.forms) - 1,)
+        self.fixed.append(form[0])
+        self.groups.append(used)
+        self.counts.append(form[1][used])
+        return 1, (len(self.fixed) - 1,)
+
+    def per_unit(self, groups: int) -> sparse.csr_array:
+        """Return what a unit of each group adds to each size: (sizes, groups)."""
+        ends = np.cumsum([0, *(len(used) for used in self.groups)])
+        if not self.fixed:
+            return sparse.csr_array((0, groups))
+        data = np.concatenate(self.counts), np.concatenate(self.groups), ends
+        return sparse.csr_array(data, shape=(len(self.fixed), groups))
 
 
 def costs_of(
@@ -237,9 +246,7 @@ def costs_of(
     for count in counts:
         factor, used = _product(extents, [coupling.linear(extent) for extent in count.extents])
         terms.append(Term("macs", count.layer, count.op, factor * count.factor, used))
-    fixed = np.array([form[0] for form in extents.forms])
-    matrix = np.array([form[1] for form in extents.forms]).reshape(len(extents.forms), len(groups))
-    return Costs(fixed, sparse.csr_array(matrix), tuple(terms), coupling.sizes)
+    return Costs(np.array(extents.fixed), extents.per_unit(len(groups)), tuple(terms), coupling.sizes)
 
 
 def _product(extents: _Extents, forms: Sequence[Linear]) -> tuple[int, tuple[int, ...]]:

@@ -83,8 +83,8 @@ def copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:
         raise CutError(
-            f"The model cannot be copied ({type(error).__name__}: {error}). Cut it in place (inplace=True) or remove what "
-            "cannot be copied from it."
+            f"The model cannot be copied ({type(error).__name__}: {error}). "
+            "Cut it in place (inplace=True) or remove what cannot be copied from it."
         ) from error
 
 

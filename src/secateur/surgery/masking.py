@@ -7,7 +7,7 @@ labels (docs/design.md, section 4) that say of every element whether it is cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
+from typing_extensions import override
 
-from secateur.graph import rules as rules
 from secateur.graph.labels import Sheet, along
-from secateur.graph.provenance import Expression, Extent, TracedInt
 from secateur.graph.rules.contraction import (
     addmm,
     bilinear,
@@ -30,13 +29,15 @@ from secateur.graph.rules.contraction import (
 )
 from secateur.graph.rules.normalization import group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
-from secateur.graph.running import LABELS, LabelRun, Rule, running
+from secateur.graph.running import LABELS, LabelRun, Rule, rule_for, running
 from secateur.graph.staging import staged, tensor_infos
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, copied, named_tensor
 
 KEPT, CUT = 1, 2
+GONE = "_secateur_gone"  # attribute of a grouped convolution's weight: which (output, row) pairs are cut
 CONTRACTIONS = (addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
+STATISTICS = (layer_norm, group_norm, softmax, reduce)
 
 
 def mask(model: nn.Module, plan: Plan) -> nn.Module:
@@ -66,10 +67,11 @@ def mask(model: nn.Module, plan: Plan) -> nn.Module:
 
 def removed_slices(plan: Plan, name: str, shape: Sequence[int]) -> list[tuple[int, Any]]:
     """Return what a plan removes of a tensor as (leading dimensions, index) pairs."""
-    found: list[tuple[int, Any]] = []
-    for axis in plan.keep.get(name, {}):
-        if axis != "grouped":
-            found.append((axis, torch.tensor(plan.removed(name, axis), dtype=torch.int64)))
+    found: list[tuple[int, Any]] = [
+        (axis, torch.tensor(plan.removed(name, axis), dtype=torch.int64))
+        for axis in plan.keep.get(name, {})
+        if axis != "grouped"
+    ]
     gone = grouped_flags(plan, name, shape)
     if gone is not None:
         found.append((0, torch.from_numpy(gone)))
@@ -112,7 +114,7 @@ class _Silence:
 @contextmanager
 def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
     """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
-    run = Silencer(model, plan)
+    run = Silencer(plan)
     manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, model.training)
     with manager, running(run):
         yield
@@ -121,11 +123,9 @@ def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
 class Silencer(LabelRun):
     """A run on labels KEPT and CUT: contractions read zeros, statistics skip what is cut."""
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
-        self.infos = tensor_infos(model)
-        self.grouped: dict[int, np.ndarray] = {}
 
     def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return an alias of a tensor with its labels."""
@@ -143,7 +143,7 @@ class Silencer(LabelRun):
         for axis, size in enumerate(shape):
             flags = np.full(size, KEPT, np.int64)
             if axis in axes:
-                flags[list(self.plan.removed(name, axis))] = CUT  # type: ignore[arg-type]
+                flags[list(self.plan.removed(name, axis))] = CUT
             if size > 1:
                 sheets.append(along(flags, len(shape), axis))
         return sheets
@@ -151,10 +151,11 @@ class Silencer(LabelRun):
     def _grouped_flags(self, alias: torch.Tensor, name: str) -> None:
         gone = grouped_flags(self.plan, name, alias.shape)
         if gone is not None:
-            setattr(alias, "_secateur_gone", gone)
+            setattr(alias, GONE, gone)
 
+    @override
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
-        gone = getattr(weight, "_secateur_gone", None)
+        gone = getattr(weight, GONE, None)
         if gone is None:
             return np.full(groups * weight.shape[1], KEPT, np.int64)
         first = gone.reshape(groups, -1, gone.shape[1]).all(axis=1)
@@ -162,31 +163,25 @@ class Silencer(LabelRun):
 
     # -- events: nothing is recorded ---------------------------------------------------------------------------------
 
+    @override
     def unify(self, one: Sheet, other: Sheet) -> None: ...
 
+    @override
     def fix(self, sheet: Sheet, why: str) -> None: ...
 
+    @override
     def rows(self, matrix: np.ndarray, why: str) -> None: ...
-
-    def use(self, expression: Expression, extent: Extent) -> None: ...
-
-    def compared(self, one: TracedInt, other: int) -> None: ...
 
     # -- operations --------------------------------------------------------------------------------------------------
 
-    def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        compute: Callable[[], Any] | None = None
+    @override
+    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        found = rule_for(func)
         if found in CONTRACTIONS:
-            silent = tree_map(self._silent, args)
-            compute = lambda: func(*silent, **kwargs)  # noqa: E731
-        elif found is not None and found in (layer_norm, group_norm, softmax, reduce):
-            compute = self._on_kept(func, found, args, kwargs)
-        out = func(*args, **kwargs) if compute is None else compute()
-        if found is not None:
-            found(self, out, *args, **kwargs)
-        else:
-            self.unknown(func, out, args, kwargs)
-        return out
+            return func(*tree_map(self._silent, args), **kwargs)
+        if found is not None and found in STATISTICS:
+            return self._on_kept(func, found, args, kwargs)
+        return func(*args, **kwargs)
 
     def _silent(self, value: Any) -> Any:
         gone = self._gone(value)
@@ -195,7 +190,7 @@ class Silencer(LabelRun):
     def _gone(self, value: Any) -> torch.Tensor | None:
         """Return which elements of a tensor are cut, broadcastable to it."""
         flags = [sheet == CUT for sheet in self.sheets(value)]
-        gone = getattr(value, "_secateur_gone", None)
+        gone = getattr(value, GONE, None)
         if gone is not None:
             flags.append(gone.reshape(*gone.shape, *(1,) * (value.ndim - 2)))
         flags = [flag for flag in flags if flag.any()]
@@ -206,22 +201,17 @@ class Silencer(LabelRun):
             both = both | flag
         return torch.from_numpy(np.ascontiguousarray(both)).to(value.device)
 
-    def _on_kept(
-        self, func: Any, found: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[[], Any] | None:
+    def _on_kept(self, func: Any, found: Rule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a statistic on the kept positions alone, and put the result back at their places."""
         x = args[0]
         dims = self._statistic_dims(found, x, args, kwargs)
         kept = {dim: positions for dim in dims if (positions := self._kept_positions(x, dim)) is not None}
         if not kept:
-            return None
-        narrow = x
-        for dim, positions in kept.items():
-            narrow = narrow.index_select(dim, positions)
-        inner = self._narrow_arguments(found, args, x, kept)
+            return func(*args, **kwargs)
+        narrow = _selected(x, kept)
         if found is reduce:
-            return lambda: func(narrow, *args[1:], **kwargs)
-        return lambda: _spread(func(narrow, *inner, **kwargs), x, kept)
+            return func(narrow, *args[1:], **kwargs)
+        return _spread(func(narrow, *_narrow_arguments(found, args, kept), **kwargs), x, kept)
 
     def _statistic_dims(
         self, found: Rule, x: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -243,27 +233,29 @@ class Silencer(LabelRun):
                 return torch.from_numpy(np.flatnonzero(flags[:, 0] != CUT)).to(x.device)
         return None
 
-    def _narrow_arguments(
-        self, found: Rule, args: tuple[Any, ...], x: torch.Tensor, kept: dict[int, torch.Tensor]
-    ) -> list[Any]:
-        inner = list(args[1:])
-        if found is layer_norm:
-            first = x.ndim - len(args[1])
-            inner[0] = [len(kept[first + i]) if first + i in kept else size for i, size in enumerate(args[1])]
-            shift = first
-        else:
-            shift = 1
-            if found is group_norm and args[1] == x.shape[1]:
-                inner[0] = len(kept[1])
-        for at, value in enumerate(inner):
-            if isinstance(value, torch.Tensor):
-                for dim, positions in kept.items():
-                    value = value.index_select(dim - shift, positions)
-                inner[at] = value
-        return inner
+
+def _narrow_arguments(found: Rule, args: tuple[Any, ...], kept: Mapping[int, torch.Tensor]) -> list[Any]:
+    """Return what a normalisation of the kept positions takes beside its tensor: sizes and affine parameters."""
+    if found is softmax:
+        return list(args[1:])
+    x, sizes = args[:2]
+    first = x.ndim - len(sizes) if found is layer_norm else 1  # the parameters' first dimension, seen from x
+    inner = [_selected(value, kept, first) if isinstance(value, torch.Tensor) else value for value in args[1:]]
+    if found is layer_norm:
+        inner[0] = [len(kept[first + i]) if first + i in kept else size for i, size in enumerate(sizes)]
+    elif sizes == x.shape[1]:  # a group norm with a group for each channel
+        inner[0] = len(kept[1])
+    return inner
 
 
-def _spread(narrow: torch.Tensor, x: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+def _selected(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor], first: int = 0) -> torch.Tensor:
+    """Select the kept positions along dimensions that are counted from `first`."""
+    for dim, positions in kept.items():
+        tensor = tensor.index_select(dim - first, positions)
+    return tensor
+
+
+def _spread(narrow: torch.Tensor, x: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """Put values back to their places; cut places are zero."""
     wide = narrow
     for dim, positions in kept.items():

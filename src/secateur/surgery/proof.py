@@ -32,8 +32,8 @@ LEAST_SPREAD = 1e-6  # of the largest value: an output that varies less would hi
 class Proof:
     """What was checked, and how exact it came out.
 
-    Errors are the largest difference between two outputs, relative to how much the output varies: the standard deviation
-    of the output itself, or of the difference between the outputs for two random inputs, whichever is less.
+    Errors are the largest difference between two outputs, relative to how much the output varies: the standard
+    deviation of the output itself, or of the difference between the outputs for two random inputs, whichever is less.
     """
 
     values: bool  # every tensor is the original's at the kept indices, bit for bit; False: not compared
@@ -111,7 +111,8 @@ def _check_values(model: nn.Module, small: nn.Module, plan: Plan) -> None:
         wanted = wanted * scale if scale != 1.0 else wanted
         if found.is_meta or wanted.is_meta:
             continue
-        same = (found == wanted.to(found.device)) | ((found != found) & (wanted != wanted).to(found.device))
+        wanted = wanted.to(found.device)
+        same = (found == wanted) | (found.isnan() & wanted.isnan())
         if not bool(same.all()):
             place = tuple(int(i) for i in (~same).nonzero()[0])
             raise _failed("Values", name, f"differs from the original at {place}")
@@ -119,7 +120,8 @@ def _check_values(model: nn.Module, small: nn.Module, plan: Plan) -> None:
 
 def _failed(check: str, name: str, what: str) -> ProofError:
     error = ProofError(
-        f"{check}: {name} {what}. Cut the model again with this plan; if its weights were trained since, pass values=False."
+        f"{check}: {name} {what}. Cut the model again with this plan; "
+        "if its weights were trained since, pass values=False."
     )
     error.tensors = (name,)
     return error

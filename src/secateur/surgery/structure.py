@@ -1,8 +1,8 @@
 """The proof of structure: the pruned model runs on labels, and whatever meets must be the same channel.
 
 Each tensor of the pruned model carries, at each place, the atom of the original that its plan put there; atoms that
-meet must be of one unit. It needs no
-data and no weights. It catches stale integers, wrong order, and shapes that fit by chance.
+meet must be of one unit. It needs no data and no weights. It catches stale integers, wrong order, and shapes that fit
+by chance.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 from secateur.errors import ProofError, SecateurError
 from secateur.graph.calls import Call
 from secateur.graph.coupling import Coupling
 from secateur.graph.groups import Axis, Graph
 from secateur.graph.labels import Sheet, along
-from secateur.graph.provenance import Expression, Extent, TracedInt
 from secateur.graph.recording import NAME
 from secateur.graph.running import LABELS, LabelRun, Rule, user_frame
 from secateur.graph.settling import solve
@@ -106,6 +106,7 @@ class _Checker(LabelRun):
     def _labels(self, name: str, axis: Axis) -> np.ndarray | None:
         return labels_of(self.coupling, self.plan, name, axis, self.graph.tensors[name].shape)
 
+    @override
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
         name = getattr(weight, NAME, None)
         if name is None:
@@ -115,10 +116,12 @@ class _Checker(LabelRun):
 
     # -- events ------------------------------------------------------------------------------------------------------
 
+    @override
     def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.arguments = args
         return super().operate(func, found, args, kwargs)
 
+    @override
     def unify(self, one: Sheet, other: Sheet) -> None:
         if one is other:
             return
@@ -132,6 +135,7 @@ class _Checker(LabelRun):
         lone = np.maximum(a, b)[(a == 0) != (b == 0)]
         self._must_be_whole(lone, "meets values that have no channels")
 
+    @override
     def fix(self, sheet: Sheet, why: str) -> None:
         self._must_be_whole(np.unique(sheet), why)
 
@@ -140,11 +144,8 @@ class _Checker(LabelRun):
         if len(free):
             raise self.failure(f"channel {self.channel(free[0])}: {why}, though it may be cut")
 
+    @override
     def rows(self, matrix: np.ndarray, why: str) -> None: ...
-
-    def use(self, expression: Expression, extent: Extent) -> None: ...
-
-    def compared(self, one: TracedInt, other: int) -> None: ...
 
     # -- words -------------------------------------------------------------------------------------------------------
 
@@ -169,12 +170,10 @@ def labels_of(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequ
     """Return the labels along an axis of the pruned model; None if the full-size trace never used it."""
     if (name, axis) not in coupling.atoms:
         return None
-    at = coupling.atoms.axes.index((name, axis))
-    start, size = coupling.atoms.starts[at], int(coupling.atoms.sizes()[at])
-    atoms = np.arange(start, start + size)
+    atoms = coupling.atoms.known(name, axis)
     kept = plan.keep.get(name, {}).get(axis)
     if axis != "grouped" or kept is None:
-        return atoms if kept is None else atoms[list(kept)]  # type: ignore[arg-type]
+        return atoms if kept is None else atoms[list(kept)]
     table = atoms.reshape(-1, shape[1])
     outputs = plan.keep[name].get(0, range(shape[0]))
     groups = _remaining_groups(outputs, shape[0] // len(table), len(kept))  # type: ignore[arg-type]
