@@ -1,6 +1,7 @@
 """Odd little models, each with the reason why it is here."""
 
 from tests.zoo import (
+    adversary,
     concatenation,
     convolutions,
     gating,
@@ -20,6 +21,7 @@ from tests.zoo.registry import ZOO, Specimen
 __all__ = [
     "ZOO",
     "Specimen",
+    "adversary",
     "concatenation",
     "convolutions",
     "gating",

@@ -13,10 +13,10 @@ from torch import nn
 from typing_extensions import override
 
 from secateur.graph.atoms import Atoms
-from secateur.graph.groups import Reason
+from secateur.graph.groups import Reason, TensorInfo
 from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import Attribute, Expression, Extent, TracedInt, attributes_in, extents_in, is_literal
-from secateur.graph.running import LABELS, LabelRun
+from secateur.graph.running import LABELS, LabelRun, cells_of
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
 
@@ -43,9 +43,16 @@ class Count:
 class Recorder(LabelRun):
     """Sheets of fresh atoms, and lists of what happened to them."""
 
-    def __init__(self, model: nn.Module, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        full: Mapping[str, TensorInfo] | None = None,
+        on_data: bool = False,
+    ) -> None:
         super().__init__()
         self.shapes = shapes or {}
+        self.full = full or {}
         self.atoms = Atoms()
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.edges: list[tuple[np.ndarray, np.ndarray]] = []
@@ -59,7 +66,7 @@ class Recorder(LabelRun):
         self.parts: list[np.ndarray] = []
         self.numbers: set[Attribute] = set()
         self.counting = True
-        self.on_data = False
+        self.on_data = on_data
         self.trained_paths = False
 
     # -- stand-ins ---------------------------------------------------------------------------------------------------
@@ -91,6 +98,11 @@ class Recorder(LabelRun):
         """Give the inputs of a grouped convolution atoms of their own, one for each group and row."""
         name = getattr(weight, NAME, None)
         return None if name is None else self.atoms.of(name, "grouped", groups * weight.shape[1])
+
+    @override
+    def full_cells(self, weight: torch.Tensor, groups: int) -> tuple[int, int]:
+        info = self.full.get(getattr(weight, NAME, ""))
+        return super().full_cells(weight, groups) if info is None else cells_of(info)
 
     def idle(self, model: nn.Module) -> bool:
         """Tell whether some parameter has not been used."""

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from secateur.graph.groups import Reason
+from secateur.graph.groups import Reason, TensorInfo
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Extent, TracedInt, expression_of, is_literal
 
@@ -95,6 +95,10 @@ class LabelRun:
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
         """Return the labels of a grouped convolution's inputs, (groups * rows,), if the weight has its own."""
         return None
+
+    def full_cells(self, weight: torch.Tensor, groups: int) -> tuple[int, int]:
+        """Return how many outputs and inputs each group of a convolution has in the full-size model."""
+        return weight.shape[0] // groups, weight.shape[1]
 
     def give(self, tensor: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
         """Set the sheets of an operation's result; one element alone is never cut, so its label says nothing."""
@@ -232,6 +236,11 @@ class LabelRun:
         op = str(self.operation).removeprefix("aten.") if self.operation is not None else ""
         source, module = self.place or user_frame()
         return Reason(why, op.partition(".")[0], source, module)
+
+
+def cells_of(info: TensorInfo) -> tuple[int, int]:
+    """Return how many outputs and inputs each group of a convolution with this weight has."""
+    return info.shape[0] // info.conv_groups, info.shape[1]
 
 
 def extent_of(sheet: Sheet, dim: int, columns: bool = False) -> Extent:

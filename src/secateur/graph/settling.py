@@ -14,6 +14,7 @@ from secateur.graph.provenance import Attribute, Extent, attributes_in, evaluate
 from secateur.graph.recording import Use
 from secateur.graph.tracing import record
 
+COPIES = (1, 2)
 Place = tuple[str, Axis]
 Kept = list[int] | list[list[int]]
 
@@ -30,7 +31,7 @@ def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
     if empty is not None:
         raise PlanError(f"Nothing is left of {empty}: a layer needs at least one channel. Keep one or more.")
     if any((~alive[coupling.unit_of[matrix]]).any() for matrix, _ in coupling.tables) and not graph.on_data:
-        keep = _in_order(graph, coupling, alive, keep, attributes)
+        keep = _in_order(graph, coupling, alive, keep)
     changed = {str(attribute): value for attribute, value in attributes.items() if value != _now(graph, attribute)}
     return Realized(_named(graph, keep), changed, {})
 
@@ -41,23 +42,33 @@ def harmonize(graph: Graph, counts: Sequence[int]) -> list[int] | None:
     if coupling is None or graph.on_data or not coupling.tables:
         return list(counts)
     alive = _alive(coupling, [np.arange(count) for count in counts])
-    keep = _kept_indices(coupling, alive)
-    fresh = _at_widths(graph, keep, solve(coupling, alive, graph))
-    known, number, sizes = np.unique(coupling.marks, axis=0, return_inverse=True, return_counts=True)
-    found, found_sizes = np.unique(fresh.marks, axis=0, return_counts=True)
-    place = {tuple(mark): at for at, mark in enumerate(known.tolist())}
-    change = -sizes
-    for mark, size in zip(found.tolist(), found_sizes, strict=True):
-        if tuple(mark) not in place:
+    for copies in COPIES:
+        found = _counts_at_widths(graph, coupling, alive, copies)
+        if found is not None:
+            return found
+    return None
+
+
+def _counts_at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int) -> list[int] | None:
+    fresh = _at_widths(graph, coupling, alive, copies)
+    if fresh is None:
+        return None
+    units = _numbered_once(coupling)
+    kinds, kind_of, sizes = np.unique(coupling.marks[units], axis=0, return_inverse=True, return_counts=True)
+    place = {tuple(mark): at for at, mark in enumerate(kinds.tolist())}
+    present = np.zeros(len(kinds), np.int64)
+    for mark, size in zip(*np.unique(fresh.marks[_numbered_once(fresh)], axis=0, return_counts=True), strict=True):
+        if tuple(mark.tolist()) not in place:
             return None
-        change[place[tuple(mark)]] += size
-    result = coupling.sizes.copy()
-    free = coupling.family_of >= 0
-    class_of = np.zeros(len(coupling.sizes), np.int64)
-    class_of[coupling.family_of[free]] = number.ravel()[free]
-    result += change[class_of]
-    change[class_of] = 0
-    return result.tolist() if not change.any() and (result >= 0).all() and (result <= coupling.sizes).all() else None
+        present[place[tuple(mark.tolist())]] = size
+    free = coupling.family_of[units] >= 0
+    free_sizes = np.bincount(kind_of.ravel()[free], minlength=len(kinds))
+    left, rest = np.divmod(present - (sizes - free_sizes), copies)
+    if rest.any() or (left < 0).any() or (left > free_sizes).any():
+        return None
+    result = np.zeros(len(coupling.sizes), np.int64)
+    result[coupling.family_of[units][free]] = left[kind_of.ravel()[free]]
+    return result.tolist()
 
 
 def _check(graph: Graph, kept: Sequence[np.ndarray]) -> None:
@@ -98,14 +109,14 @@ def _kept_indices(coupling: Coupling, alive: np.ndarray) -> dict[Place, np.ndarr
 # -- integers --------------------------------------------------------------------------------------------------------
 
 
-def solve(coupling: Coupling, alive: np.ndarray, graph: Graph) -> dict[Attribute, int]:
+def solve(coupling: Coupling, alive: np.ndarray, graph: Graph, copies: int = 1) -> dict[Attribute, int]:
     """Return the value of every attribute that gives a size, so that every use comes out right.
 
     Raises:
         PlanError: there is none; names the attribute and the line.
     """
     known: dict[Attribute, int] = {}
-    size = _Size(coupling, alive)
+    size = _Size(coupling, alive, copies)
 
     def value(attribute: Attribute) -> int:
         return known.get(attribute, _now(graph, attribute))
@@ -133,11 +144,13 @@ class _Size:
 
     coupling: Coupling
     alive: np.ndarray
+    copies: int  # of every kept unit
 
     def __call__(self, extent: Extent) -> int:
         labels = self.coupling.narrowed(extent)
         living = (labels == 0) | self.alive[self.coupling.unit_of[labels]]
-        return int(living.sum(axis=0).max(initial=0))
+        weight = np.where(self.coupling.families(labels) >= 0, self.copies, 1)
+        return int((living * weight).sum(axis=0).max(initial=0))
 
 
 def _tensors_at(coupling: Coupling, extent: Extent) -> tuple[str, ...]:
@@ -163,54 +176,90 @@ def _unsolved(use: Use, size: int) -> str:
 
 
 def _in_order(
-    graph: Graph, coupling: Coupling, alive: np.ndarray, keep: dict[Place, np.ndarray], attributes: dict[Attribute, int]
+    graph: Graph, coupling: Coupling, alive: np.ndarray, keep: dict[Place, np.ndarray]
 ) -> dict[Place, np.ndarray]:
     """Put kept indices into the order that the code wants.
 
     Where channels are shuffled, the kept ones need not stay ascending. The model's code is run on fresh labels at the
     new widths; units of the same kind are interchangeable, so each new unit is given to an old one of its kind, in
-    order, and every axis follows. If the kinds differ the order stays ascending, and the proof of structure decides.
+    order, and every axis follows.
+
+    Raises:
+        PlanError: other kinds of units appear at these widths; names their tensors.
     """
-    fresh = _at_widths(graph, keep, attributes)
-    partner = _partners(fresh, coupling, alive)
-    if partner is None:
-        return keep
-    return {place: _ordered(coupling, fresh, partner, place, indices) for place, indices in keep.items()}
+    for copies in COPIES:
+        fresh = _at_widths(graph, coupling, alive, copies)
+        partners = None if fresh is None else _partners(fresh, coupling, alive, copies)
+        if fresh is not None and partners is not None:
+            return {place: _ordered(coupling, fresh, partners, place, indices) for place, indices in keep.items()}
+    matrix, reason = next(table for table in coupling.tables if not alive[coupling.unit_of[table[0]]].all())
+    error = PlanError(
+        f"At the chosen widths the code takes other channels together than at full width: {reason.text} "
+        f"({reason.source}). Choose other widths, or leave these layers whole (ignore=)."
+    )
+    error.tensors = _tensors_at(coupling, Extent(matrix))
+    raise error
 
 
-def _at_widths(graph: Graph, keep: dict[Place, np.ndarray], attributes: dict[Attribute, int]) -> Coupling:
-    """Run the model's code on fresh labels at new widths."""
+def _at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int) -> Coupling | None:
+    """Run the model's code on fresh labels at new widths, every kept unit `copies` times; None if it does not run.
+
+    A dimension of size 1 carries no labels, so where a single channel is left the order shows only with two of each.
+    """
     assert graph.model is not None
-    integers = {str(attribute): value for attribute, value in attributes.items()}
+    integers = {str(attribute): value for attribute, value in solve(coupling, alive, graph, copies).items()}
+    keep = _kept_indices(coupling, alive)
+    shapes = _shapes(graph, coupling, keep, copies)
     try:
-        return couple(record(graph.model, graph.example, graph.free_outputs, integers, _shapes(graph, keep)))
-    except TraceError as error:
-        raise PlanError(f"The model does not run at the chosen widths. {error}") from error
+        return couple(record(graph.model, graph.example, graph.free_outputs, integers, shapes, graph.tensors))
+    except TraceError:
+        return None
 
 
-def _shapes(graph: Graph, keep: dict[Place, np.ndarray]) -> dict[str, tuple[int, ...]]:
+def _shapes(graph: Graph, coupling: Coupling, keep: dict[Place, np.ndarray], copies: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, list[int]] = {}
     for (tensor, axis), indices in keep.items():
         shape = shapes.setdefault(tensor, list(graph.tensors[tensor].shape))
-        if axis == "grouped":
-            rows = graph.tensors[tensor].shape[1]
-            shape[1] = len(indices) // len(np.unique(indices // rows))
-        else:
-            shape[axis] = len(indices)
+        free = coupling.families(coupling.atoms.known(tensor, axis)[indices]) >= 0
+        size = len(indices) + (copies - 1) * int(free.sum())
+        if axis != "grouped":
+            shape[axis] = size
+        elif len(indices) < len(np.unique(indices // shape[1])) * shape[1]:  # rows go, not whole groups
+            shape[1] = size // len(np.unique(indices // graph.tensors[tensor].shape[1]))
     return {tensor: tuple(shape) for tensor, shape in shapes.items()}
 
 
-def _partners(fresh: Coupling, coupling: Coupling, alive: np.ndarray) -> np.ndarray | None:
-    """Return for each new unit the old unit that takes its place; None if others are coupled at the new widths."""
+Partners = tuple[
+    np.ndarray, np.ndarray
+]  # of each new unit: the old unit in its place, and whether it is its first copy
+
+
+def _partners(fresh: Coupling, coupling: Coupling, alive: np.ndarray, copies: int) -> Partners | None:
+    """Give each new unit to an old one; None if units of other kinds appear at the new widths."""
     new, old = fresh.marks, coupling.marks
-    living = np.flatnonzero(alive)
+    living = np.flatnonzero(alive & np.isin(np.arange(len(alive)), _numbered_once(coupling)))
     living = living[np.lexsort((_first_atoms(coupling)[living], old[living, 1], old[living, 0]))]
-    order = np.lexsort((_first_atoms(fresh), new[:, 1], new[:, 0]))
+    living = np.repeat(living, np.where(coupling.family_of[living] >= 0, copies, 1))
+    units = _numbered_once(fresh)
+    order = units[np.lexsort((_first_atoms(fresh)[units], new[units, 1], new[units, 0]))]
     if len(living) != len(order) or (old[living] != new[order]).any():
         return None
-    partner = np.empty(len(order), np.int64)
+    partner, first = np.full(len(new), -1), np.zeros(len(new), bool)
     partner[order] = living
-    return partner
+    first[order] = np.diff(living, prepend=-1) != 0
+    return partner, first
+
+
+def _numbered_once(coupling: Coupling) -> np.ndarray:
+    """Return the units, without axis 1 of weights whose inputs are numbered by convolution group instead."""
+    unused = [
+        coupling.atoms.known(tensor, 1)
+        for tensor, axis in coupling.atoms.axes
+        if axis == "grouped" and (tensor, 1) in coupling.atoms
+    ]
+    return np.setdiff1d(
+        np.arange(len(coupling.family_of)), coupling.unit_of[np.concatenate([*unused, [0]]).astype(int)]
+    )
 
 
 def _first_atoms(coupling: Coupling) -> np.ndarray:
@@ -219,9 +268,11 @@ def _first_atoms(coupling: Coupling) -> np.ndarray:
     return first
 
 
-def _ordered(coupling: Coupling, fresh: Coupling, partner: np.ndarray, place: Place, indices: np.ndarray) -> np.ndarray:
+def _ordered(coupling: Coupling, fresh: Coupling, partners: Partners, place: Place, indices: np.ndarray) -> np.ndarray:
+    partner, first = partners
     old_units = coupling.unit_of[coupling.atoms.known(*place)[indices]]
-    new_units = partner[fresh.unit_of[fresh.atoms.known(*place)]]
+    fresh_units = fresh.unit_of[fresh.atoms.known(*place)]
+    new_units = partner[fresh_units[first[fresh_units]]]
     result = np.empty(len(indices), np.int64)
     result[np.lexsort((np.arange(len(indices)), new_units))] = indices[np.lexsort((indices, old_units))]
     return result

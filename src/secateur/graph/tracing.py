@@ -14,7 +14,7 @@ from secateur.graph import building
 from secateur.graph import rules as rules  # noqa: PLC0414 - imported to register them
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.coupling import couple
-from secateur.graph.groups import CallShape, Graph
+from secateur.graph.groups import CallShape, Graph, TensorInfo
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
 from secateur.graph.staging import staged, tensor_infos
@@ -91,6 +91,7 @@ def record(
     free_outputs: bool = False,
     integers: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    full: Mapping[str, TensorInfo] | None = None,
 ) -> Recorder:
     """Run a model on fresh atoms and return what was recorded.
 
@@ -100,9 +101,10 @@ def record(
         free_outputs: do not fix what leaves the model.
         integers: new values of attributes, for a run at other widths.
         shapes: new shapes of tensors by first name, for a run at other widths (on tensors without data only).
+        full: the tensors at full width, for such a run.
     """
     try:
-        return _recorded(model, calls, free_outputs, integers, shapes, real=False)
+        return _recorded(Recorder(model, shapes, full), model, calls, free_outputs, integers)
     except Exception as error:
         if shapes is not None or any(parameter.is_meta for parameter in model.parameters()):
             raise TraceError(
@@ -113,7 +115,7 @@ def record(
 
 def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: bool) -> Recorder:
     try:
-        return _recorded(model, calls, free_outputs, None, None, real=True)
+        return _recorded(Recorder(model, on_data=True), model, calls, free_outputs, None)
     except Exception as error:
         raise TraceError(
             f"The model fails on the example by itself: {type(error).__name__}: {error} "
@@ -122,17 +124,10 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
 
 
 def _recorded(
-    model: nn.Module,
-    calls: Sequence[Call],
-    free_outputs: bool,
-    integers: Mapping[str, int] | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    real: bool,
+    run: Recorder, model: nn.Module, calls: Sequence[Call], free_outputs: bool, integers: Mapping[str, int] | None
 ) -> Recorder:
-    run = Recorder(model, shapes)
-    run.on_data = real
-    calls = [call.map(_on(_device_of(model)) if real else _without_data) for call in calls]
-    stand_in = run.with_data if real else run.without_data
+    calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in calls]
+    stand_in = run.with_data if run.on_data else run.without_data
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False)
     if run.idle(model):
         run.counting = False

@@ -22,7 +22,7 @@ from secateur.graph.coupling import Coupling
 from secateur.graph.groups import Axis, Graph
 from secateur.graph.labels import Sheet, along
 from secateur.graph.recording import NAME
-from secateur.graph.running import LABELS, LabelRun, Rule, user_frame
+from secateur.graph.running import LABELS, LabelRun, Rule, cells_of, user_frame
 from secateur.graph.settling import solve
 from secateur.graph.tracing import run_calls
 from secateur.planning.plans import Plan
@@ -49,14 +49,7 @@ def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[
 def _check_integers(graph: Graph, small: nn.Module, plan: Plan) -> None:
     """Compare the integers of the pruned model with what the channels that it keeps want of them."""
     assert graph.coupling is not None
-    alive = np.ones(len(graph.coupling.family_of), bool)
-    for (name, axis), start, size in zip(
-        graph.coupling.atoms.axes, graph.coupling.atoms.starts, graph.coupling.atoms.sizes(), strict=True
-    ):
-        labels = labels_of(graph.coupling, plan, name, axis, graph.tensors[name].shape)
-        if labels is not None and len(labels) < size:
-            gone = np.setdiff1d(np.arange(start, start + size), labels)
-            alive[graph.coupling.unit_of[gone]] = False
+    alive = alive_units(graph, plan)
     for attribute, wanted in solve(graph.coupling, alive, graph).items():
         value = vars(small.get_submodule(attribute.module))[attribute.key]
         found = value if attribute.index is None else value[attribute.index]
@@ -67,6 +60,19 @@ def _check_integers(graph: Graph, small: nn.Module, plan: Plan) -> None:
             )
 
 
+def alive_units(graph: Graph, plan: Plan) -> np.ndarray:
+    """Return of every unit whether the plan keeps it."""
+    coupling = graph.coupling
+    assert coupling is not None
+    alive = np.ones(len(coupling.family_of), bool)
+    for name, axis in coupling.atoms.axes:
+        labels = labels_of(coupling, plan, name, axis, graph.tensors[name].shape)
+        every = coupling.atoms.known(name, axis)
+        if labels is not None and len(labels) < len(every):
+            alive[coupling.unit_of[np.setdiff1d(every, labels)]] = False
+    return alive
+
+
 class _Checker(LabelRun):
     """Labels are the original's atoms."""
 
@@ -75,6 +81,7 @@ class _Checker(LabelRun):
         assert graph.coupling is not None
         self.graph, self.plan, self.coupling = graph, plan, graph.coupling
         self.arguments: tuple[Any, ...] = ()
+        self.single = _single_units(graph, plan)
 
     def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor without data that carries the labels of a tensor of the pruned model."""
@@ -114,6 +121,11 @@ class _Checker(LabelRun):
         labels = self._labels(name, "grouped")
         return np.zeros(groups * weight.shape[1], np.int64) if labels is None else labels
 
+    @override
+    def full_cells(self, weight: torch.Tensor, groups: int) -> tuple[int, int]:
+        name = getattr(weight, NAME, None)
+        return super().full_cells(weight, groups) if name is None else cells_of(self.graph.tensors[name])
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     @override
@@ -140,7 +152,7 @@ class _Checker(LabelRun):
         self._must_be_whole(np.unique(sheet), why)
 
     def _must_be_whole(self, labels: np.ndarray, why: str) -> None:
-        free = labels[self.coupling.families(labels) >= 0]
+        free = labels[(self.coupling.families(labels) >= 0) & ~self.single[self.coupling.unit_of[labels]]]
         if len(free):
             raise self.failure(f"channel {self.channel(free[0])}: {why}, though it may be cut")
 
@@ -164,6 +176,22 @@ class _Checker(LabelRun):
         )
         error.tensors = tuple(names)
         return error
+
+
+def _single_units(graph: Graph, plan: Plan) -> np.ndarray:
+    """Tell of every unit whether it is the only one left somewhere; a dimension of size 1 carries no labels there."""
+    coupling = graph.coupling
+    assert coupling is not None
+    single = np.zeros(len(coupling.family_of), bool)
+    for name, axis in coupling.atoms.axes:
+        labels = labels_of(coupling, plan, name, axis, graph.tensors[name].shape)
+        if labels is not None and len(labels) == 1:
+            single[coupling.unit_of[labels]] = True
+    alive = alive_units(graph, plan)
+    for matrix, _ in coupling.tables:
+        living = alive[coupling.unit_of[matrix]]
+        single[coupling.unit_of[matrix[living.sum(axis=1) == 1]]] = True
+    return single
 
 
 def labels_of(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequence[int]) -> np.ndarray | None:

@@ -172,14 +172,17 @@ def convolution(
 ) -> None:
     """(N, g * c, *positions) by (g * o, c, *kernel) to (N, g * o, *positions')."""
     shape = (1, int(groups), weight.shape[0] // int(groups), weight.shape[1])
-    inputs = run.grouped_inputs(weight, shape[1]) if groups > 1 and shape[3] > 1 else None
-    cells = []
-    for sheet in run.sheets(weight):
-        if inputs is not None and sheet.shape[1] > 1:
-            cells.append(inputs.reshape(1, shape[1], 1, shape[3]))
-        elif _along_channels(sheet):
-            cells.append(sheet.reshape(1, *(shape[1:3] if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1]))
-    _convolve(run, out, x, weight, Operand(cells, shape), bias, prod(out.shape[out.ndim - weight.ndim + 2 :]))
+    outputs_each, inputs_each = run.full_cells(weight, shape[1])
+    inputs = run.grouped_inputs(weight, shape[1]) if groups > 1 and inputs_each > 1 else None
+    cells = [
+        sheet.reshape(1, *(shape[1:3] if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1])
+        for sheet in run.sheets(weight)
+        if _along_channels(sheet) and (inputs is None or sheet.shape[1] == 1)
+    ]
+    own = [] if inputs is None else [inputs.reshape(1, shape[1], 1, shape[3])]
+    apart = inputs is not None and outputs_each > 1
+    operands = [Operand(own, shape), Operand(cells, shape)] if apart else [Operand(own + cells, shape)]
+    _convolve(run, out, x, weight, operands, bias, prod(out.shape[out.ndim - weight.ndim + 2 :]))
 
 
 @rule(*TRANSPOSED)
@@ -202,7 +205,7 @@ def transposed_convolution(
         if _along_channels(sheet):
             inner = sheet.reshape(*((shape[1], shape[3]) if sheet.shape[0] > 1 else (1, 1)), sheet.shape[1])
             cells.append(inner.swapaxes(1, 2)[None])
-    _convolve(run, out, x, weight, Operand(cells, shape), bias, prod(x.shape[x.ndim - weight.ndim + 2 :]))
+    _convolve(run, out, x, weight, [Operand(cells, shape)], bias, prod(x.shape[x.ndim - weight.ndim + 2 :]))
 
 
 def _along_channels(filters: Sheet) -> bool:
@@ -215,24 +218,29 @@ def _convolve(
     out: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
-    cells: Operand,
+    cells: Sequence[Operand],
     bias: torch.Tensor | None,
     out_positions: int,
 ) -> None:
-    positions = weight.ndim - 2
+    """Convolve with a weight whose labels lie in the joint space; those in its second operand meet no input.
+
+    They are apart where each group keeps its own inputs and its own outputs.
+    """
+    positions, shape = weight.ndim - 2, cells[0].shape
     channel = x.ndim - positions - 1
-    operands = [_inputs(run, x, channel, positions, cells.shape), cells]
+    operands = [_inputs(run, x, channel, positions, shape), cells[0]]
     joined = join(run, operands, [JOINT.index("c")])
+    joined += [sheet for apart in cells[1:] for sheet in apart.sheets]
     count(run, joined, operands, "conv", weight, prod(weight.shape[2:]) * out_positions)
-    if cells.shape[1] > 1:
-        _groups_kept(run, joined, cells.shape[1])
+    if shape[1] > 1:
+        _groups_kept(run, joined, shape[1], whole=len(cells) == 1)
     sheets = [
-        _outputs(sheet, cells.shape).reshape(*sheet.shape[:channel], -1, *(1,) * positions)
+        _outputs(sheet, shape).reshape(*sheet.shape[:channel], -1, *(1,) * positions)
         for sheet in project(run, joined, JOINT, "ngo")
     ]
     if bias is not None:
-        shape = [bias.shape[0] if dim == channel else 1 for dim in range(out.ndim)]
-        biased = Operand([sheet.reshape(shape) for sheet in run.sheets(bias)], shape)
+        laid = [bias.shape[0] if dim == channel else 1 for dim in range(out.ndim)]
+        biased = Operand([sheet.reshape(laid) for sheet in run.sheets(bias)], laid)
         sheets = join(run, [Operand(sheets, out.shape), biased])
     run.give(out, sheets)
 
@@ -253,12 +261,12 @@ def _outputs(sheet: Sheet, shape: Sequence[int]) -> Sheet:
     return np.broadcast_to(sheet, (sheet.shape[0], shape[1], shape[2]))
 
 
-def _groups_kept(run: LabelRun, joined: Sequence[Sheet], groups: int) -> None:
+def _groups_kept(run: LabelRun, joined: Sequence[Sheet], groups: int, whole: bool) -> None:
     """Either whole groups go, and their number is rewritten; or all stay, and each keeps as many channels."""
     for sheet in joined:
         if sheet.shape[1] == 1:
             continue
-        if sheet.shape[2] == sheet.shape[3] == 1:
+        if whole and sheet.shape[2] == sheet.shape[3] == 1:
             origin = run.provenance(groups)
             if origin is not None:
                 run.use(origin, extent_of(sheet, 1))
