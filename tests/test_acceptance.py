@@ -22,7 +22,7 @@ from secateur.models import MobileNetV2, MODNet, load_checkpoint
 from secateur.models.registry import zoo_entry
 from tests.oracle import randomized, silenced, sliced, tensors_of
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
 NETWORKS = {"modnet": MODNet, "backbone": MobileNetV2}
 BUDGETS: dict[str, dict[str, Any]] = {"half the channels": {"ratio": 0.5}, "a quarter of the MACs": {"macs": "0.24x"}}
 LARGE, OBLONG = (512, 512), (320, 416)

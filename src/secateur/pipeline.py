@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import PlanError, ProofError
-from secateur.graph.groups import Graph
+from secateur.errors import ProofError
 from secateur.graph.tracing import trace
+from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import cut
@@ -50,12 +50,12 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
     graph = trace(model, example, free_outputs=free_outputs)
     ignore = list(budget.pop("ignore", ()))
     for _ in range(MOST_REPAIRS):
+        plan = make_plan(graph, model, ignore=ignore, **budget)
+        small = cut(model, plan)
         try:
-            plan = make_plan(graph, model, ignore=ignore, **budget)
-            small = cut(model, plan)
             return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
-        except (PlanError, ProofError) as error:
-            culprits = _culprits(graph, error, ignore)
+        except ProofError as error:
+            culprits = layers_at_fault(graph, error.tensors, ignore)
             if not culprits:
                 raise
             log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
@@ -64,13 +64,3 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
         "Name further layers to leave whole (ignore=)."
     )
-
-
-def _culprits(graph: Graph, error: PlanError | ProofError, known: list[str]) -> list[str]:
-    """Return the layers whose channels the tensors at fault belong to."""
-    found = [
-        group.members[0].layer
-        for group in graph.groups
-        if not {member.tensor for member in group.members}.isdisjoint(error.tensors)
-    ]
-    return [layer for layer in dict.fromkeys(found) if layer and layer not in known]

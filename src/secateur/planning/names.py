@@ -90,3 +90,14 @@ def _known(graph: Graph) -> Iterable[str]:
         for name in names_of(layer):
             pieces = name.split(".")
             yield from (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
+
+
+def layers_at_fault(graph: Graph, tensors: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the layers that write the channels of some tensors, without those that are `known` already."""
+    wanted, seen = set(tensors), set(known)
+    found = [
+        group.members[0].layer
+        for group in graph.groups
+        if not wanted.isdisjoint(member.tensor for member in group.members)
+    ]
+    return [layer for layer in dict.fromkeys(found) if layer and layer not in seen]

@@ -18,6 +18,7 @@ from secateur.planning.allocation import Allocation, ByImportance, Path, SameSha
 from secateur.planning.budgets import Cap, counted, read_cap, read_ratio, shown
 from secateur.planning.configuration import Configuration, read_configuration, rules_of
 from secateur.planning.criteria import check_criterion, importances, normalised
+from secateur.planning.names import layers_at_fault
 from secateur.planning.outputs import Outputs, axis_length, floors, kinds_of, outputs_of, producing_axes
 from secateur.planning.plans import Plan, assemble, fingerprint_of
 from secateur.planning.scope import Scope, Total, scope_of
@@ -51,7 +52,8 @@ def plan(  # noqa: PLR0913
 ) -> Plan:
     """Decide which channels of a model go.
 
-    The budget is one of `ratio`, `macs` and/or `params`, or a `config` with sparsities.
+    Channels that the code cannot do with at any number but the full one are left whole, and that is logged. The budget
+    is one of `ratio`, `macs` and/or `params`, or a `config` with sparsities.
 
     Args:
         graph: of this model, by `secateur.trace`.
@@ -108,7 +110,16 @@ def plan(  # noqa: PLR0913
         "limits": _said(round_to=round_to, min_channels=min_channels, max_ratio=max_ratio, ignore=words or None),
         **_outcome(parts),
     }
-    return assemble(graph, _most_important(importance, kept), recipe)
+    try:
+        return assemble(graph, _most_important(importance, kept), recipe)
+    except PlanError as error:
+        culprits = layers_at_fault(graph, error.tensors, words)
+        if not culprits:
+            raise
+        _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
+    options = {"criterion": criterion, "scores": scores, "config": config, "ranking": ranking, "round_to": round_to}
+    limits = {"min_channels": min_channels, "max_ratio": max_ratio, "ignore": [*words, *culprits], "seed": seed}
+    return plan(graph, model, ratio=ratio, macs=macs, params=params, **options, **limits)
 
 
 def check_model(graph: Graph, model: nn.Module) -> None:
