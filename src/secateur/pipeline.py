@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
 from torch import nn
 
-from secateur.errors import ProofError
+from secateur.errors import PlanError, ProofError, nearest
+from secateur.graph.groups import Graph
 from secateur.graph.tracing import trace
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
@@ -48,14 +50,16 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         torch.Size([8, 3, 3, 3])
     """
     graph = trace(model, example, free_outputs=free_outputs)
-    ignore = list(budget.pop("ignore", ()))
+    _check_names(budget)
+    given = budget.pop("ignore", ())
+    ignore: list[Any] = [given] if isinstance(given, (str, nn.Module)) else list(given)
     for _ in range(MOST_REPAIRS):
         plan = make_plan(graph, model, ignore=ignore, **budget)
         small = cut(model, plan)
         try:
             return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
         except ProofError as error:
-            culprits = layers_at_fault(graph, error.tensors, ignore)
+            culprits = layers_at_fault(graph, error.tensors, ignore) or _searched(model, example, graph, ignore)
             if not culprits:
                 raise
             log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
@@ -64,3 +68,32 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
         "Name further layers to leave whole (ignore=)."
     )
+
+
+def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any]) -> list[str]:
+    """Find a layer without which the proof passes, by halves; a last resort, for errors that name no tensor."""
+    suspects = list(dict.fromkeys(group.members[0].layer for group in graph.groups))
+    suspects = [layer for layer in suspects if layer and layer not in ignore]
+    if not suspects or not _passes(model, example, graph, [*ignore, *suspects]):
+        return []
+    log.warning("The proof fails without naming a layer; searching %d of them by halves.", len(suspects))
+    while len(suspects) > 1:
+        half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
+        suspects = half if _passes(model, example, graph, [*ignore, *half]) else rest
+    return suspects
+
+
+def _passes(model: nn.Module, example: Any, graph: Graph, ignore: list[Any]) -> bool:
+    plan = make_plan(graph, model, ratio=0.5, min_channels=1, ignore=ignore)
+    try:
+        verify(model, cut(model, plan), plan, example, graph=graph)
+    except ProofError:
+        return False
+    return True
+
+
+def _check_names(budget: dict[str, Any]) -> None:
+    known = list(inspect.signature(make_plan).parameters)[2:]
+    unknown = next((name for name in budget if name not in known), None)
+    if unknown is not None:
+        raise PlanError(f"prune takes no argument {unknown!r}.{nearest(unknown, known)}")

@@ -171,9 +171,8 @@ class NamedByWidth(_Middle):
         return getattr(self, f"conv{x.shape[1]}")(x)
 
 
-@specimen(PICTURE, cut=("last.0",), whole=("stem.0",))
 class LoopsByWidth(_Middle):
-    """An attribute that is a width and a number of rounds."""
+    """An attribute that is a width and a number of rounds: only the proof can tell, so it is no specimen."""
 
     def __init__(self):
         super().__init__()

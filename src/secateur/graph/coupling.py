@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
 from secateur.graph.provenance import Extent, attributes_in
-from secateur.graph.recording import Recorder, Use
+from secateur.graph.recording import Decision, Recorder, Use
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
 UNREAD = Reason("no layer reads these channels through weights")
@@ -31,6 +31,7 @@ class Coupling:
     reasons: dict[int, Reason]  # by unit: why it stays
     tables: tuple[tuple[np.ndarray, Reason], ...]
     uses: tuple[Use, ...]
+    decisions: tuple[Decision, ...]
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
     rows: TableRows
 
@@ -93,6 +94,7 @@ def couple(run: Recorder) -> Coupling:
         reasons,
         tuple(run.tables),
         tuple(run.uses),
+        tuple(run.decisions),
         averaged,
         rows,
     )

@@ -125,7 +125,7 @@ class Realized:
     scales: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """Which channels of a model go together, what each costs, and what must stay.
 
@@ -145,7 +145,11 @@ class Graph:
     example: tuple[Call, ...] = field(default=(), repr=False, compare=False)
     free_outputs: bool = False
     on_data: bool = False  # the forward reads values, so it was run on real tensors
-    trained_paths: bool = False  # some layers run only in training
+    training_batch: int = 0  # the example's batch times this was traced in training, too; 0: training is not checked
+
+    def __repr__(self) -> str:
+        params, macs = self.costs.params() / 1e6, self.costs.macs() / 1e9
+        return f"Graph({len(self.groups)} groups, {params:.2f} M parameters, {macs:.3f} GMACs)"
 
     def harmonize(self, counts: Sequence[int]) -> list[int] | None:
         """Return how many units of each group the model's own code has at the widths that `counts` give.

@@ -47,18 +47,22 @@ def join(run: LabelRun, operands: Sequence[Operand], summed: Sequence[int] = ())
     """
     joined: list[Sheet] = []
     for operand in operands:
+        new: list[Sheet] = []
         for sheet in operand.sheets:
-            joined = _absorbed(run, joined, sheet, summed)
+            joined, met = _absorbed(run, joined, sheet, summed)
+            new += [] if met else [sheet]  # sheets of one operand say different things of it, and never meet
+        joined += new
     kept = [_beside_data(run, sheet, operands) for sheet in joined]
     return [sheet for sheet in kept if sheet is not None]
 
 
-def _absorbed(run: LabelRun, joined: list[Sheet], sheet: Sheet, summed: Sequence[int]) -> list[Sheet]:
+def _absorbed(run: LabelRun, joined: list[Sheet], sheet: Sheet, summed: Sequence[int]) -> tuple[list[Sheet], bool]:
+    """Unify a sheet with those it meets; tell whether it met any."""
     result: list[Sheet] = []
     met = False
     for one in joined:
         if one is sheet:
-            return joined
+            return joined, True
         if _coupled(run, one, sheet, summed):
             met = True
             run.unify(one, sheet)
@@ -66,7 +70,7 @@ def _absorbed(run: LabelRun, joined: list[Sheet], sheet: Sheet, summed: Sequence
             result += [both] if both.any() else []
         else:
             result.append(one)
-    return result if met else [*result, sheet]
+    return result, met
 
 
 def _coupled(run: LabelRun, one: Sheet, other: Sheet, summed: Sequence[int]) -> bool:

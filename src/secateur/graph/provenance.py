@@ -55,11 +55,26 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
+DECISIONS: dict[str, Callable[[int, int], int]] = {
+    "==": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "%": operator.mod,
+    "&": operator.and_,
+    ">>": operator.rshift,
+}
+
+
 class Listener(Protocol):
     """Who wants to know what becomes of traced integers."""
 
     def compared(self, one: TracedInt, other: int) -> None:
         """Two integers turned out equal."""
+
+    def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
+        """The code went a way that depends on `one NAME other` being `result`."""
 
     def as_number(self, number: TracedInt) -> None:
         """An integer went into arithmetic that leaves the integers."""
@@ -82,6 +97,8 @@ class TracedInt(int):
         same = int.__eq__(self, other)
         if same is True and self.listener is not None and isinstance(other, int):
             self.listener.compared(self, other)
+        elif same is False:
+            self._decided("==", other, False)
         return same
 
     def __ne__(self, other: object) -> bool:
@@ -95,6 +112,43 @@ class TracedInt(int):
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
+
+    def _decided(self, name: str, other: Any, result: Any) -> Any:
+        if self.listener is not None and isinstance(other, int) and result is not NotImplemented:
+            self.listener.decided(self, name, other, result)
+        return result
+
+    def __lt__(self, other: Any) -> Any:
+        return self._decided("<", other, int.__lt__(self, other))
+
+    def __le__(self, other: Any) -> Any:
+        return self._decided("<=", other, int.__le__(self, other))
+
+    def __gt__(self, other: Any) -> Any:
+        return self._decided(">", other, int.__gt__(self, other))
+
+    def __ge__(self, other: Any) -> Any:
+        return self._decided(">=", other, int.__ge__(self, other))
+
+    def __mod__(self, other: Any) -> Any:
+        return self._decided("%", other, int.__mod__(self, other))
+
+    def __and__(self, other: Any) -> Any:
+        return self._decided("&", other, int.__and__(self, other))
+
+    def __rshift__(self, other: Any) -> Any:
+        return self._decided(">>", other, int.__rshift__(self, other))
+
+    def __bool__(self) -> bool:
+        result = int.__bool__(self)
+        self._decided("==", 0, not result)
+        return result
+
+    def __str__(self) -> str:
+        return str(self._number())
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number(), spec)
 
     def _number(self) -> int:
         if self.listener is not None:

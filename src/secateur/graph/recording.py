@@ -15,7 +15,16 @@ from typing_extensions import override
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason, TensorInfo
 from secateur.graph.labels import Sheet, along
-from secateur.graph.provenance import Attribute, Expression, Extent, TracedInt, attributes_in, extents_in, is_literal
+from secateur.graph.provenance import (
+    Attribute,
+    Expression,
+    Extent,
+    TracedInt,
+    attributes_in,
+    expression_of,
+    extents_in,
+    is_literal,
+)
 from secateur.graph.running import LABELS, LabelRun, cells_of
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
@@ -27,6 +36,17 @@ class Use:
 
     expression: Expression
     extent: Extent
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The way that the code went: `left NAME right` was `result`, and must be after the cut."""
+
+    name: str  # a key of DECISIONS
+    left: Expression
+    right: Expression
+    result: int
     reason: Reason
 
 
@@ -64,10 +84,11 @@ class Recorder(LabelRun):
         self.uses: list[Use] = []
         self.counts: list[Count] = []
         self.parts: list[np.ndarray] = []
+        self.decisions: list[Decision] = []
         self.numbers: set[Attribute] = set()
         self.counting = True
         self.on_data = on_data
-        self.trained_paths = False
+        self.training_batch = 0
 
     # -- stand-ins ---------------------------------------------------------------------------------------------------
 
@@ -77,9 +98,8 @@ class Recorder(LabelRun):
         return self._labelled(name, tensor, torch.empty(shape, dtype=tensor.dtype, device="meta"))
 
     def with_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an alias of a parameter, or a copy of a buffer, with atoms along every axis."""
-        is_parameter = isinstance(tensor, nn.Parameter)
-        return self._labelled(name, tensor, tensor.detach() if is_parameter else tensor.detach().clone())
+        """Return a copy of a tensor, with atoms along every axis; the code may write into it."""
+        return self._labelled(name, tensor, tensor.detach().clone())
 
     def _labelled(self, name: str, tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, nn.Parameter):
@@ -131,6 +151,7 @@ class Recorder(LabelRun):
             self.uses,
             self.counts,
             self.parts,
+            self.decisions,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -183,6 +204,11 @@ class Recorder(LabelRun):
     @override
     def apart(self, labels: np.ndarray) -> None:
         self.parts.append(np.unique(labels))
+
+    @override
+    def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
+        reason = self.where("the code goes one way or the other by this size")
+        self.decisions.append(Decision(name, one.expression, expression_of(other), result, reason))
 
     @override
     def as_number(self, number: TracedInt) -> None:

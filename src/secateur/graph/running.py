@@ -136,6 +136,9 @@ class LabelRun:
     def apart(self, labels: np.ndarray) -> None:
         """These labels go another way than others of their layer, so they cannot take each other's places."""
 
+    def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
+        """The code went a way that depends on `one NAME other` being `result`."""
+
     def as_number(self, number: TracedInt) -> None:
         """A size was used in arithmetic, where its value matters and not only its meaning."""
 
@@ -151,7 +154,7 @@ class LabelRun:
         """Run one operation, then its rule."""
         out = self.compute(func, args, kwargs)
         if found is not None:
-            found(self, out, *args, **kwargs)
+            found(self, out, *args, **{key: value for key, value in kwargs.items() if key != "out"})
         else:
             self.unknown(func, out, args, kwargs)
         return out

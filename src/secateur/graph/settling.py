@@ -10,8 +10,8 @@ import numpy as np
 from secateur.errors import PlanError, TraceError
 from secateur.graph.coupling import Coupling, couple
 from secateur.graph.groups import Axis, Graph, Realized
-from secateur.graph.provenance import Attribute, Extent, attributes_in, evaluate, solved
-from secateur.graph.recording import Use
+from secateur.graph.provenance import DECISIONS, Attribute, Extent, attributes_in, evaluate, extents_in, solved
+from secateur.graph.recording import Decision, Use
 from secateur.graph.tracing import record
 
 COPIES = (1, 2)
@@ -132,9 +132,11 @@ def solve(coupling: Coupling, alive: np.ndarray, graph: Graph, copies: int = 1) 
             known[unknown[0]] = value(unknown[0])
     for use in pending:
         if evaluate(use.expression, value, size) != size(use.extent):
-            error = PlanError(_unsolved(use, size(use.extent)))
-            error.tensors = _tensors_at(coupling, use.extent)
-            raise error
+            raise _refused(_unsolved(use, size(use.extent)), coupling, [use.extent])
+    for decision in coupling.decisions:
+        left, right = (evaluate(side, value, size) for side in (decision.left, decision.right))
+        if DECISIONS[decision.name](left, right) != decision.result:
+            raise _refused(_undecided(decision, left, right), coupling, _extents_of(coupling, decision))
     return known
 
 
@@ -151,6 +153,25 @@ class _Size:
         living = (labels == 0) | self.alive[self.coupling.unit_of[labels]]
         weight = np.where(self.coupling.families(labels) >= 0, self.copies, 1)
         return int((living * weight).sum(axis=0).max(initial=0))
+
+
+def _undecided(decision: Decision, left: int, right: int) -> str:
+    return (
+        f"The code at {decision.reason.source} would go another way: {left} {decision.name} {right} is no longer "
+        f"{decision.result}. Leave these channels whole (ignore=), or choose other widths."
+    )
+
+
+def _extents_of(coupling: Coupling, decision: Decision) -> list[Extent]:
+    attributes = {*attributes_in(decision.left), *attributes_in(decision.right)}
+    given = [use.extent for use in coupling.uses if not attributes.isdisjoint(attributes_in(use.expression))]
+    return [*extents_in(decision.left), *extents_in(decision.right), *given]
+
+
+def _refused(what: str, coupling: Coupling, extents: Sequence[Extent]) -> PlanError:
+    error = PlanError(what)
+    error.tensors = tuple(name for extent in extents for name in _tensors_at(coupling, extent))
+    return error
 
 
 def _tensors_at(coupling: Coupling, extent: Extent) -> tuple[str, ...]:
@@ -193,12 +214,12 @@ def _in_order(
         if fresh is not None and partners is not None:
             return {place: _ordered(coupling, fresh, partners, place, indices) for place, indices in keep.items()}
     matrix, reason = next(table for table in coupling.tables if not alive[coupling.unit_of[table[0]]].all())
-    error = PlanError(
+    raise _refused(
         f"At the chosen widths the code takes other channels together than at full width: {reason.text} "
-        f"({reason.source}). Choose other widths, or leave these layers whole (ignore=)."
+        f"({reason.source}). Choose other widths, or leave these layers whole (ignore=).",
+        coupling,
+        [Extent(matrix)],
     )
-    error.tensors = _tensors_at(coupling, Extent(matrix))
-    raise error
 
 
 def _at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int) -> Coupling | None:
@@ -207,12 +228,12 @@ def _at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int)
     A dimension of size 1 carries no labels, so where a single channel is left the order shows only with two of each.
     """
     assert graph.model is not None
-    integers = {str(attribute): value for attribute, value in solve(coupling, alive, graph, copies).items()}
     keep = _kept_indices(coupling, alive)
     shapes = _shapes(graph, coupling, keep, copies)
     try:
+        integers = {str(attribute): value for attribute, value in solve(coupling, alive, graph, copies).items()}
         return couple(record(graph.model, graph.example, graph.free_outputs, integers, shapes, graph.tensors))
-    except TraceError:
+    except (PlanError, TraceError):
         return None
 
 

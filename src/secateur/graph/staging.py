@@ -6,7 +6,9 @@ traced ones. Whatever happens inside, the model's modules get their own dictiona
 
 from __future__ import annotations
 
+import copy
 import random
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,10 @@ GEOMETRY = frozenset({
     "kernel_size", "stride", "padding", "dilation", "output_padding", "_reversed_padding_repeated_twice", "transposed",
     "padding_mode", "return_indices", "ceil_mode", "scale_factor", "size", "output_size", "dim", "start_dim", "end_dim",
 })  # fmt: skip
+
+
+# What nn.Module keeps for itself; hooks are called, not copied.
+OWN_KEYS = frozenset(vars(nn.Module()))
 
 
 def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
@@ -64,36 +70,44 @@ def staged(
     """
     modules = list(model.named_modules())
     saved = [(module, dict(module.__dict__)) for _, module in modules]
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 - the model may draw from it
-    made: dict[int, torch.Tensor] = {}
+    made: dict[int, Any] = {}
     try:
         for path, module in modules:
             _stage(module, path, stand_in, made, listener, integers or {})
             module.training = training
-        with torch.random.fork_rng(enabled=torch.cuda.is_available()):
+        with same_dice():
             yield
     finally:
         for module, dictionary in saved:
             module.__dict__.clear()
             module.__dict__.update(dictionary)
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])  # noqa: NPY002 - the user's own state
+
+
+@contextmanager
+def same_dice() -> Iterator[None]:
+    """Leave the random states of torch, Python and NumPy as they were, whatever the body draws."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own state
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _stage(
     module: nn.Module,
     path: str,
     stand_in: Callable[[str, torch.Tensor], torch.Tensor],
-    made: dict[int, torch.Tensor],
+    made: dict[int, Any],
     listener: Listener,
     integers: Mapping[str, int],
 ) -> None:
-    def replaced(name: str, tensor: torch.Tensor | None) -> torch.Tensor | None:
+    def replaced(name: str, tensor: torch.Tensor | None) -> Any:
         if tensor is None:
             return None
         if id(tensor) not in made:
-            made[id(tensor)] = stand_in(f"{path}.{name}" if path else name, tensor)
+            made[id(tensor)] = stand_in(f"{path}.{name}" if path and name else name, tensor)
         return made[id(tensor)]
 
     own = module.__dict__
@@ -102,9 +116,24 @@ def _stage(
     torch_made = type(module).__module__.startswith("torch.nn.")
     for key, value in list(own.items()):
         if isinstance(value, torch.Tensor):
-            own[key] = made[id(value)] if id(value) in made else stand_in("", value)
-        elif not (torch_made and key in GEOMETRY):
-            own[key] = with_origin(_renewed(value, path, key, integers), path, key, listener)
+            own[key] = replaced("", value)
+        elif key not in OWN_KEYS and not (torch_made and key in GEOMETRY):
+            own[key] = with_origin(_renewed(_apart(value, replaced, made), path, key, integers), path, key, listener)
+
+
+def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[int, Any]) -> Any:
+    """Return a copy of the containers in an attribute, so that what the code puts into them is forgotten."""
+    if isinstance(value, torch.Tensor):
+        return replaced("", value)
+    if type(value) not in (dict, list, set, OrderedDict, defaultdict, deque):
+        return value
+    if id(value) not in made:
+        made[id(value)] = copy.copy(value)
+        if isinstance(value, Mapping):
+            made[id(value)].update({key: _apart(item, replaced, made) for key, item in value.items()})
+        elif isinstance(value, list):
+            made[id(value)][:] = [_apart(item, replaced, made) for item in value]
+    return made[id(value)]
 
 
 def _renewed(value: Any, path: str, key: str, integers: Mapping[str, int]) -> Any:

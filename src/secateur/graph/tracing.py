@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
         example=calls,
         free_outputs=free_outputs,
         on_data=recorder.on_data,
-        trained_paths=recorder.trained_paths,
+        training_batch=recorder.training_batch,
     )
 
 
@@ -118,7 +118,7 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
         return _recorded(Recorder(model, on_data=True), model, calls, free_outputs, None)
     except Exception as error:
         raise TraceError(
-            f"The model fails on the example by itself: {type(error).__name__}: {error} "
+            f"The model fails on the example by itself: {type(error).__name__}: {str(error).rstrip('. ')}. "
             "Check the shape and type of the example, and that the model runs on it."
         ) from error
 
@@ -126,18 +126,34 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
 def _recorded(
     run: Recorder, model: nn.Module, calls: Sequence[Call], free_outputs: bool, integers: Mapping[str, int] | None
 ) -> Recorder:
-    calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in calls]
+    given = calls
+    calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in given]
     stand_in = run.with_data if run.on_data else run.without_data
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False)
-    if run.idle(model):
+    if run.idle(model) or asks_for_training(model):
         run.counting = False
-        _also_in_training(run, model, calls, stand_in, free_outputs, integers)
+        _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)
     return run
+
+
+def asks_for_training(model: nn.Module) -> bool:
+    """Tell whether the code of some module, other than torch's own, does different things in training."""
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
+    return any(
+        "training" in getattr(value, "__code__", _nothing.__code__).co_names
+        for kind in own
+        for value in vars(kind).values()
+    )
+
+
+def _nothing() -> None: ...
 
 
 def _also_in_training(
     run: Recorder,
     model: nn.Module,
+    given: Sequence[Call],
     calls: Sequence[Call],
     stand_in: StandIn,
     free_outputs: bool,
@@ -145,11 +161,23 @@ def _also_in_training(
 ) -> None:
     """Paths that only training takes; a model that cannot be trained on the example keeps what evaluation reached."""
     mark = run.mark()
-    try:
-        run_calls(run, model, calls, stand_in, free_outputs, integers, training=True)
-        run.trained_paths = True
-    except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
-        run.back_to(mark)
+    ways: list[tuple[StandIn, Sequence[Call]]] = [(stand_in, calls)]
+    if not run.shapes and not any(parameter.is_meta for parameter in model.parameters()):
+        ways.append((run.with_data, [call.map(_on(_device_of(model))) for call in given]))
+    for way, inputs in ways:  # some code does not run without data, and some norms cannot be trained on a single value
+        for batch in (1, 2):
+            try:
+                larger = [call.map(partial(repeated, times=batch)) for call in inputs]
+                run_calls(run, model, larger, way, free_outputs, integers, training=True)
+                run.training_batch = batch if way is stand_in else 0
+                return
+            except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
+                run.back_to(mark)
+
+
+def repeated(tensor: torch.Tensor, times: int) -> torch.Tensor:
+    """Return a batch several times over."""
+    return torch.cat([tensor] * times) if tensor.ndim and times > 1 else tensor
 
 
 def run_calls(
@@ -182,17 +210,20 @@ def _forward_of(model: nn.Module) -> tuple[str, str]:
     return ("" if code is None else f"{code.co_filename}:{code.co_firstlineno}", type(model).__name__)
 
 
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """Return the tensors in an output: in containers, dataclasses and mappings of any depth."""
+def tensors_in(value: Any, depth: int = 8) -> list[torch.Tensor]:
+    """Return the tensors in an output: in containers, iterators, dataclasses and other objects, to some depth."""
     if isinstance(value, torch.Tensor):
         return [value]
+    if depth == 0 or value is None or isinstance(value, (str, bytes, int, float, bool, nn.Module, type)):
+        return []
     if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in tensors_in(item)]
-    if isinstance(value, (list, tuple, set)):
-        return [tensor for item in value for tensor in tensors_in(item)]
-    if is_dataclass(value):
-        return [tensor for field in fields(value) for tensor in tensors_in(getattr(value, field.name))]
-    return []
+        parts: Iterable[Any] = value.values()
+    elif isinstance(value, (list, tuple, set, Iterator)):
+        parts = value
+    else:
+        slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
+        parts = [*getattr(value, "__dict__", {}).values(), *(getattr(value, slot, None) for slot in slots)]
+    return [tensor for part in parts for tensor in tensors_in(part, depth - 1)]
 
 
 def _without_data(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ Kept = (
 )  # tuples, whatever was given; the second under "grouped": rows of each remaining group of a convolution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What is kept of a model, tensor by tensor; it applies to any model with the same names and shapes.
 
@@ -42,6 +42,10 @@ class Plan:
         object.__setattr__(self, "calls", tuple(self.calls))
         object.__setattr__(self, "statistics", tuple(self.statistics))
         object.__setattr__(self, "recipe", _as_json(self.recipe))
+
+    def __repr__(self) -> str:
+        cut = [name for name, shape in self.fingerprint.items() if self.shape_after(name) != shape]
+        return f"Plan(cuts {len(cut)} of {len(self.fingerprint)} tensors, {len(self.attributes)} integers rewritten)"
 
     @property
     def is_empty(self) -> bool:

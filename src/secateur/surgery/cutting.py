@@ -79,8 +79,13 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         CutError: the model cannot be copied.
     """
+    computed = [
+        value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)
+    ]
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(
+            model, {id(value): value.detach().clone() for value in computed if value.grad_fn is not None}
+        )
     except Exception as error:
         raise CutError(
             f"The model cannot be copied ({type(error).__name__}: {error}). "

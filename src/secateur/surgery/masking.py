@@ -27,7 +27,7 @@ from secateur.graph.rules.contraction import (
     matmul,
     transposed_convolution,
 )
-from secateur.graph.rules.normalization import group_norm, layer_norm
+from secateur.graph.rules.normalization import channel_norm, group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
 from secateur.graph.running import LABELS, LabelRun, Rule, rule_for, running
 from secateur.graph.staging import staged, tensor_infos
@@ -37,7 +37,7 @@ from secateur.surgery.cutting import check_fits, copied, named_tensor
 KEPT, CUT = 1, 2
 GONE = "_secateur_gone"  # attribute of a grouped convolution's weight: which (output, row) pairs are cut
 CONTRACTIONS = (addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
-STATISTICS = (layer_norm, group_norm, softmax, reduce)
+STATISTICS = (channel_norm, layer_norm, group_norm, softmax, reduce)
 
 
 def mask(model: nn.Module, plan: Plan) -> nn.Module:
@@ -220,6 +220,8 @@ class Silencer(LabelRun):
             return range(x.ndim - len(args[1]), x.ndim)
         if found is group_norm:
             return [1]
+        if found is channel_norm:
+            return [dim for dim in range(x.ndim) if dim != 1]
         return dims_of(dim_argument(self, args[1:], kwargs), x.ndim)
 
     def _kept_positions(self, x: torch.Tensor, dim: int) -> torch.Tensor | None:
@@ -236,7 +238,7 @@ class Silencer(LabelRun):
 
 def _narrow_arguments(found: Rule, args: tuple[Any, ...], kept: Mapping[int, torch.Tensor]) -> list[Any]:
     """Return what a normalisation of the kept positions takes beside its tensor: sizes and affine parameters."""
-    if found is softmax:
+    if found in (softmax, channel_norm):
         return list(args[1:])
     x, sizes = args[:2]
     first = x.ndim - len(sizes) if found is layer_norm else 1  # the parameters' first dimension, seen from x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from math import prod
 
@@ -12,16 +11,16 @@ from torch import nn
 from secateur.graph.calls import Call
 from secateur.graph.staging import tensor_infos
 from secateur.planning.plans import Plan
-from secateur.surgery.cutting import kept_values, named_tensor
+from secateur.surgery.cutting import copied, kept_values, named_tensor
 
 LARGEST_SIDE = 128  # pictures larger than this are proved on smaller ones, where the model takes them
 TRIED_SIDES = (64, 96, 128)
 
 
-def randomized(model: nn.Module, seed: int) -> nn.Module:
-    """Return a float64 copy on the CPU, in evaluation, with every weight, statistic and affine parameter drawn anew."""
+def randomized(model: nn.Module, seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Return a copy on the CPU, in evaluation, with every weight, statistic and affine parameter drawn anew."""
     generator = torch.Generator().manual_seed(seed)
-    result = in_float64(model)
+    result = in_evaluation(model, dtype)
     norms = {id(tensor) for module in result.modules() if _is_norm(module) for tensor in module._parameters.values()}
     with torch.no_grad():
         for name, info in tensor_infos(result).items():
@@ -62,14 +61,15 @@ def settle_statistics(model: nn.Module, calls: Sequence[Call], seed: int) -> Non
             hook.remove()
 
 
-def in_float64(model: nn.Module) -> nn.Module:
-    """Return a copy in float64 on the CPU, in evaluation."""
-    return copy.deepcopy(model).to("cpu", torch.float64).eval()
+def in_evaluation(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy on the CPU, in evaluation."""
+    return copied(model).to("cpu", dtype).eval()
 
 
 def with_values_of(full: nn.Module, small: nn.Module, plan: Plan) -> nn.Module:
-    """Return `small` in float64, in evaluation, with the values that the plan keeps of `full`."""
-    result = in_float64(small)
+    """Return a copy of `small`, in evaluation, with the values that the plan keeps of `full`, and of its dtype."""
+    dtype = next((tensor.dtype for tensor in full.parameters() if tensor.is_floating_point()), torch.float64)
+    result = in_evaluation(small, dtype)
     with torch.no_grad():
         for name in tensor_infos(result):
             values = kept_values(named_tensor(full, name), plan.keep.get(name, {}))
@@ -97,8 +97,10 @@ def _drawn(tensor: torch.Tensor, name: str, is_buffer: bool, in_norm: bool, gene
     return noise * (2.0 / max(prod(tensor.shape[1:]), 1)) ** 0.5
 
 
-def random_call(call: Call, seed: int, sides: tuple[int, int] | None = None) -> Call:
-    """Return a call with random floating-point tensors in float64; integers and flags stay as given.
+def random_call(
+    call: Call, seed: int, sides: tuple[int, int] | None = None, dtype: torch.dtype = torch.float64
+) -> Call:
+    """Return a call with random floating-point tensors of a dtype; integers and flags stay as given.
 
     `sides` replaces height and width of pictures, (N, C, H, W).
     """
@@ -110,12 +112,12 @@ def random_call(call: Call, seed: int, sides: tuple[int, int] | None = None) -> 
         shape = list(tensor.shape)
         if sides is not None and tensor.ndim == 4:
             shape[2:] = [min(side, size) for side, size in zip(sides, shape[2:], strict=True)]
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, dtype=dtype)
 
     return call.map(drawn)
 
 
-def smaller_sides(model: nn.Module, calls: Sequence[Call]) -> tuple[int, int] | None:
+def smaller_sides(model: nn.Module, calls: Sequence[Call], dtype: torch.dtype) -> tuple[int, int] | None:
     """Return a height and width on which the model runs as well, if the example's pictures are large."""
     pictures = [
         tensor for call in calls for tensor in call.tensors() if tensor.ndim == 4 and tensor.is_floating_point()
@@ -123,7 +125,7 @@ def smaller_sides(model: nn.Module, calls: Sequence[Call]) -> tuple[int, int] | 
     if max((max(tensor.shape[2:]) for tensor in pictures), default=0) <= LARGEST_SIDE:
         return None
     for side in TRIED_SIDES:
-        if _runs(model, [random_call(call, 0, (side, side)) for call in calls]):
+        if _runs(model, [random_call(call, 0, (side, side), dtype) for call in calls]):
             return side, side
     return None
 

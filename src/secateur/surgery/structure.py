@@ -8,6 +8,7 @@ by chance.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from secateur.graph.labels import Sheet, along
 from secateur.graph.recording import NAME
 from secateur.graph.running import LABELS, LabelRun, Rule, cells_of, user_frame
 from secateur.graph.settling import solve
-from secateur.graph.tracing import run_calls
+from secateur.graph.tracing import repeated, run_calls
 from secateur.planning.plans import Plan
 
 
@@ -37,9 +38,12 @@ def check_structure(graph: Graph, small: nn.Module, plan: Plan, calls: Sequence[
     _check_integers(graph, small, plan)
     run = _Checker(graph, plan)
     calls = [call.map(lambda tensor: torch.empty_like(tensor, device="meta")) for call in calls]
-    for training in (False, True) if graph.trained_paths else (False,):
+    runs = [(calls, False)]
+    if graph.training_batch:
+        runs.append(([call.map(partial(repeated, times=graph.training_batch)) for call in calls], True))
+    for inputs, training in runs:
         try:
-            run_calls(run, small, calls, run.stand_in, graph.free_outputs, None, training)
+            run_calls(run, small, inputs, run.stand_in, graph.free_outputs, None, training)
         except SecateurError:
             raise
         except Exception as error:

@@ -11,7 +11,7 @@ import torch
 from secateur.graph import labels
 from secateur.graph.joining import Operand, join
 from secateur.graph.labels import Sheet
-from secateur.graph.provenance import Expression, is_literal
+from secateur.graph.provenance import Expression, Extent, is_literal
 from secateur.graph.running import VIEW, LabelRun, extent_of, rule
 
 
@@ -40,7 +40,8 @@ def view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs
 
 
 def _checked_sizes(run: LabelRun, sheet: Sheet, moved: Sheet, old: Sequence[int], new: Sequence[int]) -> Sheet | None:
-    origins = run.sizes_provenance(new)
+    computed = "flatten" in run.operation._schema.name  # its integers are dimensions, not sizes
+    origins = [None] * len(new) if computed else run.sizes_provenance(new)
     for old_dims, new_dims in labels.blocks(old, new):
         if any(sheet.shape[dim] > 1 for dim in old_dims):
             checked = _checked_block(run, moved, new_dims, new, origins)
@@ -133,13 +134,36 @@ def unsqueeze(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int) -> No
 def expand(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sizes: Any = None, **kwargs: Any) -> None:
     """Broadcasting adds no label; a labelled dimension keeps its size."""
     sheets = [labels.aligned(sheet, out.ndim) for sheet in run.sheets(x)]
-    origins = run.sizes_provenance(out.shape) if sheets and not isinstance(sizes, torch.Tensor) else []
+    origins = run.sizes_provenance(out.shape) if not isinstance(sizes, torch.Tensor) else []
     for sheet in sheets:
         for dim in labels.varying(sheet):
             origin = origins[dim] if origins else None
             if origin is not None:
                 run.use(origin, extent_of(sheet, dim))
+    lent = run.sheets(sizes) if isinstance(sizes, torch.Tensor) else sheets_of_sizes(origins)
+    widened = [_size(x, dim, out) == 1 for dim in range(out.ndim)]
+    sheets += [sheet for sheet in lent if all(widened[dim] for dim in labels.varying(sheet))]
     give_view(run, out, x, sheets)
+
+
+def _size(x: torch.Tensor, dim: int, out: torch.Tensor) -> int:
+    lead = out.ndim - x.ndim
+    return 1 if dim < lead else x.shape[dim - lead]
+
+
+def sheets_of_sizes(origins: Sequence[Expression | None]) -> list[Sheet]:
+    """Return the sheets of a tensor made in live sizes: it shrinks with the tensors that these are read from."""
+    return [
+        labels.along(origin.labels[:, 0], len(origins), dim)
+        for dim, origin in enumerate(origins)
+        if isinstance(origin, Extent) and origin.labels.shape[1] == 1
+    ]
+
+
+@rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
+def made(run: LabelRun, out: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """A new tensor; in the live sizes of another it shrinks with it."""
+    run.give(out, sheets_of_sizes(run.sizes_provenance(out.shape)))
 
 
 @rule("repeat")
@@ -211,8 +235,10 @@ def pad(run: LabelRun, out: torch.Tensor, x: torch.Tensor, widths: Sequence[int]
     mode = args[0] if args and isinstance(args[0], str) else kwargs.get("mode", "constant")
     for sheet in run.sheets(x):
         padded = [amounts.get(dim, (0, 0)) if size > 1 else (0, 0) for dim, size in enumerate(sheet.shape)]
-        if min(min(pair) for pair in padded) < 0 or (mode != "constant" and any(map(any, padded))):
-            run.fix(sheet, "these channels are cropped or mirrored by padding")
+        computed = [run.provenance(width) for pair in padded for width in pair if width]
+        live = any(origin is not None and not is_literal(origin) for origin in computed)
+        if live or min(min(pair) for pair in padded) < 0 or (mode != "constant" and any(map(any, padded))):
+            run.fix(sheet, "these channels are cropped, mirrored or filled up by padding")
         else:
             result.append(np.pad(sheet, padded))
     run.give(out, result)

@@ -10,7 +10,8 @@ import torch
 
 from secateur.graph.joining import Operand, broadcast, join
 from secateur.graph.labels import Shape, along, varying
-from secateur.graph.provenance import Expression
+from secateur.graph.provenance import Expression, is_literal
+from secateur.graph.rules.reduction import whole_statistic
 from secateur.graph.running import LabelRun, extent_of, rule
 
 
@@ -71,10 +72,9 @@ def layer_norm(
     operands = [broadcast(run.sheets(tensor), tensor.shape, x.ndim) for tensor in affine]
     joined = join(run, [Operand(run.sheets(x), x.shape), *operands])
     origins: list[Expression | None] = [run.provenance(int(size)) for size in normalized_shape]
+    joined = [whole_statistic(run, sheet, range(x.ndim - across, x.ndim)) for sheet in joined]
     for sheet in joined:
         inside = [dim for dim in varying(sheet) if dim >= x.ndim - across]
-        if inside:
-            run.statistics(sheet)
         for dim in inside:
             origin = origins[dim - x.ndim]
             if origin is not None:
@@ -110,5 +110,7 @@ def _grouped_statistics(run: LabelRun, table: np.ndarray, shape: Shape, groups: 
             run.use(origin, extent_of(table, 0))
         return
     run.statistics(table)
+    if origin is not None and not is_literal(origin) and groups > 1:
+        run.use(origin, extent_of(table, 0))
     if groups > 1:
         run.rows(table, f"channels are normalised in {groups} equal groups")

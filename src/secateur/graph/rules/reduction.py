@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from secateur.graph.labels import Sheet, varying
-from secateur.graph.running import LabelRun, rule
+from secateur.graph.running import LABELS, LabelRun, rule
 
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "norm", "nansum",
@@ -32,6 +32,21 @@ def reduce(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) 
         keepdim = result.ndim == x.ndim
         kept = [_outside(run, sheet, dims, keepdim) for sheet in run.sheets(x)]
         run.give(result, [sheet for sheet in kept if sheet is not None])
+        if not result.is_floating_point() and x.is_floating_point():
+            _positions(run, result, [sheet for sheet in run.sheets(x) if any(sheet.shape[dim] > 1 for dim in dims)])
+
+
+def _positions(run: LabelRun, result: torch.Tensor, counted: Sequence[Sheet]) -> None:
+    """Numbers of channels change when channels leave; whoever reads them makes the channels stay."""
+    before = run.sheets(result)
+
+    def read() -> list[Sheet]:
+        for sheet in counted:
+            run.fix(sheet, "the position of a value among these channels is used")
+        return list(before)
+
+    if counted:
+        setattr(result, LABELS, read)
 
 
 def dim_argument(run: LabelRun, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -58,11 +73,27 @@ def _outside(run: LabelRun, sheet: Sheet, dims: Sequence[int], keepdim: bool) ->
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "softmin")
 def softmax(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, *args: Any, **kwargs: Any) -> None:
     """Shares along one dimension."""
-    sheets = run.sheets(x)
-    for sheet in sheets:
-        if sheet.shape[dim] > 1:
-            run.statistics(sheet)
-    run.give(out, sheets)
+    run.give(out, [whole_statistic(run, sheet, [dim % x.ndim]) for sheet in run.sheets(x)])
+
+
+def whole_statistic(run: LabelRun, sheet: Sheet, dims: Sequence[int]) -> Sheet:
+    """Note a statistic along `dims`, and tie labels so that it is taken over the same ones at every position.
+
+    In a table, a statistic over the rows ties each column, and one within the rows cuts the same columns from each.
+    """
+    inside = [dim for dim in varying(sheet) if dim in dims]
+    outside = [dim for dim in varying(sheet) if dim not in dims]
+    if not inside:
+        return sheet
+    over_rows = bool(outside) and max(inside) < min(outside)
+    if outside:
+        tied = inside if over_rows else outside
+        first = sheet[tuple(slice(0, 1) if dim in tied else slice(None) for dim in range(sheet.ndim))]
+        run.unify(sheet, first)
+        sheet = first
+    if not over_rows:
+        run.statistics(sheet)
+    return sheet
 
 
 @rule("cumsum", "cumprod", "argmax", "argmin", "sort", "argsort", "topk")
