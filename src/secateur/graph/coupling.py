@@ -32,6 +32,7 @@ class Coupling:
     tables: tuple[tuple[np.ndarray, Reason], ...]
     uses: tuple[Use, ...]
     decisions: tuple[Decision, ...]
+    parts: tuple[np.ndarray, ...]  # labels that a bound or a split sets apart
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
     rows: TableRows
 
@@ -95,6 +96,7 @@ def couple(run: Recorder) -> Coupling:
         tuple(run.tables),
         tuple(run.uses),
         tuple(run.decisions),
+        tuple(run.parts),
         averaged,
         rows,
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from secateur.errors import ProofError
 from secateur.graph.calls import Call, calls_of
-from secateur.graph.groups import Axis, Graph
+from secateur.graph.groups import Axis, Graph, Group
 from secateur.graph.staging import same_dice, tensor_infos
 from secateur.graph.tracing import tensors_in, trace
 from secateur.planning.plans import Plan
@@ -49,7 +49,8 @@ class Proof:
         parts = ["values identical" if self.values else "values not compared", "structure sound"]
         if self.mask_error is not None:
             parts.append(
-                f"equals the masked original to {self.mask_error:.1e} (in float32 {self.mask_error_float32:.1e}, on random weights)"
+                f"equals the masked original to {self.mask_error:.1e} "
+                f"(in float32 {self.mask_error_float32:.1e}, on random weights)"
             )
         if self.permutation_error is not None:
             parts.append(f"channels interchangeable to {self.permutation_error:.1e}")
@@ -166,7 +167,11 @@ def _figures(
     trial = _trial(model, plan, calls, not graph.on_data, dtype)
     pruned = with_values_of(trial.full, small, plan)
     error = _mask_error(trial, pruned, TOLERANCE[dtype])
-    permutation = _permutation_error(_trial(model, None, calls, not graph.on_data, dtype), graph, TOLERANCE[dtype])
+    groups = [
+        group for group in graph.groups if any(one.axis in plan.keep.get(one.tensor, {}) for one in group.members)
+    ]
+    whole = _trial(model, None, calls, not graph.on_data, dtype)
+    permutation = _permutation_error(whole, graph, groups, TOLERANCE[dtype])
     return error, _single_precision(trial, pruned, plan), permutation, trial
 
 
@@ -177,8 +182,8 @@ def _figures_in_single(model: nn.Module, small: nn.Module, plan: Plan, calls: Se
         raise
     except Exception as error:
         raise ProofError(
-            f"Mask: the masked original or the pruned model fails on random inputs ({type(error).__name__}: {error}), so "
-            "they cannot be compared. Check that the model runs on inputs of any values."
+            f"Mask: the masked original or the pruned model fails on random inputs ({type(error).__name__}: {error}), "
+            "so they cannot be compared. Check that the model runs on inputs of any values."
         ) from error
 
 
@@ -248,7 +253,8 @@ def _spread(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return how much an output varies: within itself and from one input to another, whichever is less."""
     if one.numel() < 2:
         return float((one - other).abs().sum())
-    return min(float(one.std()), float((one - other).std()))
+    within, between = float(one.std()), float((one - other).std())
+    return min(within, between) if between else within  # inputs of integers are the same both times
 
 
 def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
@@ -289,9 +295,9 @@ def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
     return trial.error_of(_outputs(pruned.float(), calls), reference)
 
 
-def _permutation_error(trial: _Trial, graph: Graph, tolerance: float) -> float:
+def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tolerance: float) -> float:
     generator = np.random.default_rng(0)
-    for group in graph.groups:
+    for group in groups:
         order = generator.permutation(group.size)
         for member in group.members:
             tensor = named_tensor(trial.full, member.tensor)

@@ -195,6 +195,9 @@ def _single_units(graph: Graph, plan: Plan) -> np.ndarray:
     for matrix, _ in coupling.tables:
         living = alive[coupling.unit_of[matrix]]
         single[coupling.unit_of[matrix[living.sum(axis=1) == 1]]] = True
+    for part in coupling.parts:
+        if alive[coupling.unit_of[part]].sum() == 1:
+            single[coupling.unit_of[part]] = True
     return single
 
 

@@ -230,19 +230,29 @@ def _convolve(
     channel = x.ndim - positions - 1
     operands = [_inputs(run, x, channel, positions, shape), cells[0]]
     joined = join(run, operands, [JOINT.index("c")])
-    joined += [sheet for apart in cells[1:] for sheet in apart.sheets]
+    apart = [sheet for operand in cells[1:] for sheet in operand.sheets]
+    joined += apart
     count(run, joined, operands, "conv", weight, prod(weight.shape[2:]) * out_positions)
     if shape[1] > 1:
         _groups_kept(run, joined, shape[1], whole=len(cells) == 1)
     sheets = [
         _outputs(sheet, shape).reshape(*sheet.shape[:channel], -1, *(1,) * positions)
-        for sheet in project(run, joined, JOINT, "ngo")
+        for sheet in (_ended(run, joined, apart) if len(cells) > 1 else project(run, joined, JOINT, "ngo"))
     ]
     if bias is not None:
         laid = [bias.shape[0] if dim == channel else 1 for dim in range(out.ndim)]
         biased = Operand([sheet.reshape(laid) for sheet in run.sheets(bias)], laid)
         sheets = join(run, [Operand(sheets, out.shape), biased])
     run.give(out, sheets)
+
+
+def _ended(run: LabelRun, joined: Sequence[Sheet], apart: Sequence[Sheet]) -> list[Sheet]:
+    """Project where groups keep their own inputs: these end in the sum, even where each group has a single one."""
+    inputs = [sheet for sheet in joined if sheet.shape[1] > 1 and not any(sheet is one for one in apart)]
+    for sheet in inputs:
+        run.reads(sheet)
+        run.pin(sheet, [JOINT.index("g")], "sums are taken within these groups")
+    return project(run, [sheet for sheet in joined if not any(sheet is one for one in inputs)], JOINT, "ngo")
 
 
 def _inputs(run: LabelRun, x: torch.Tensor, channel: int, positions: int, shape: Sequence[int]) -> Operand:

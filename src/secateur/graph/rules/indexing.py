@@ -57,9 +57,9 @@ def _bounded(run: LabelRun, sheet: Sheet, dim: int, given: int | None, bound: in
     if given is None or bound in (0, size):
         return sheet
     origin = run.provenance(given, size)
-    run.apart(part(sheet, dim, 0, bound))
     head, tail = part(sheet, dim, 0, bound), part(sheet, dim, bound, size)
     for side in (head, tail):
+        run.apart(side)
         run.rows_stay(side.reshape(1, -1), "both sides of a bound must keep a channel")
     if origin is None or is_literal(origin):
         fixed = tail if given < 0 else head
