@@ -167,7 +167,7 @@ class Recorder(LabelRun):
             return
         met = (a != 0) & (b != 0)
         self.edges.append((a[met], b[met]))
-        self.fix(np.where(met, 0, np.maximum(a, b)), "these channels meet values that have none to cut")
+        self.fix(np.where(met, 0, np.maximum(a, b)), "these channels meet values without channels to cut, such as the model's input")
 
     @override
     def fix(self, sheet: Sheet, why: str) -> None:
