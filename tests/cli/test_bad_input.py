@@ -256,3 +256,8 @@ def test_the_process_leaves_with_the_code(tmp_path, arguments, code):
 class Bomb:
     def __reduce__(self):
         return Path.touch, (Path("trap"),)
+
+
+@pytest.mark.parametrize("name", ["small.pth", "small.onnx"])
+def test_a_name_of_another_kind_of_file_is_refused(refused, name):
+    assert ".safetensors" in refused(2, "prune", "lenet", "-o", name, *HALF)

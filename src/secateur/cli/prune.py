@@ -100,6 +100,7 @@ def command(  # noqa: PLR0913
     The budget is one of --ratio, --config, or --macs and/or --params.
     """
     budget = _budget(options)
+    _check_suffix(output)
     check_writable(output)
     if figure is not None:
         check_figure(figure)
@@ -122,6 +123,11 @@ def command(  # noqa: PLR0913
     title = f"{subject.title}, before → after"
     show_fitting(layer_table(pruned.change, title), narrow_layer_table(pruned.change, title))
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
+
+
+def _check_suffix(output: str) -> None:
+    if Path(output).suffix in (".pt", ".pth", ".bin", ".onnx", ".xml"):
+        raise click.UsageError(f"{output} would be no file of that kind: a pruned model is saved as .safetensors.")
 
 
 def _budget(options: dict[str, Any]) -> dict[str, Any]:
