@@ -9,14 +9,15 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 PEERS := torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1
 
 # One thread a process: tests run side by side, and benchmarks count the time of one core.
-test bench: export OMP_NUM_THREADS ?= 1
+test test-all bench: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-all check format bench clean
 
 help:
 	@echo "make demo    prune MODNet and LeNet on real pictures, with nothing to download but packages"
 	@echo "make test    run the tests (PYTEST_ARGS='-k lenet' to choose)"
+	@echo "make test-all  the slow ones too: every member of torchvision's families"
 	@echo "make check   format, lint, types and the import order"
 	@echo "make format  let ruff put the format right"
 	@echo "make bench   speed of the engine, beside its peers where they are installed"
@@ -27,6 +28,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: $(VENV)/.test $(VENV)/.peers
+	$(BIN)/python -m pytest -m 'slow or not slow' $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -59,7 +59,7 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         try:
             return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
         except ProofError as error:
-            culprits = layers_at_fault(graph, error.tensors, ignore) or _searched(model, example, graph, ignore)
+            culprits = layers_at_fault(graph, error.tensors, ignore) or _searched(model, example, graph, ignore, budget)
             if not culprits:
                 raise
             log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
@@ -70,21 +70,24 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
     )
 
 
-def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any]) -> list[str]:
-    """Find a layer without which the proof passes, by halves; a last resort, for errors that name no tensor."""
+def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], budget: dict[str, Any]) -> list[str]:
+    """Narrow a failed proof that names no tensor down to one layer, by halves; more than one may be at fault."""
     suspects = list(dict.fromkeys(group.members[0].layer for group in graph.groups))
     suspects = [layer for layer in suspects if layer and layer not in ignore]
-    if not suspects or not _passes(model, example, graph, [*ignore, *suspects]):
+    if not suspects or not _passes(model, example, graph, [*ignore, *suspects], budget):
         return []
     log.warning("The proof fails without naming a layer; searching %d of them by halves.", len(suspects))
     while len(suspects) > 1:
         half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
-        suspects = half if _passes(model, example, graph, [*ignore, *half]) else rest
+        suspects = half if _passes(model, example, graph, [*ignore, *half], budget) else rest
     return suspects
 
 
-def _passes(model: nn.Module, example: Any, graph: Graph, ignore: list[Any]) -> bool:
-    plan = make_plan(graph, model, ratio=0.5, min_channels=1, ignore=ignore)
+def _passes(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], budget: dict[str, Any]) -> bool:
+    try:
+        plan = make_plan(graph, model, ignore=ignore, **budget)
+    except PlanError:  # with so much left whole the budget cannot be met; the coupling can be tried all the same
+        plan = make_plan(graph, model, ignore=ignore, ratio=0.5, min_channels=1)
     try:
         verify(model, cut(model, plan), plan, example, graph=graph)
     except ProofError:

@@ -26,6 +26,7 @@ from secateur.cli.subject import Subject, find_subject
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
+from secateur.models.registry import entry_of
 from secateur.pipeline import prune
 from secateur.planning.criteria import check_criterion
 from secateur.planning.plans import Plan
@@ -157,7 +158,8 @@ def _title(subject: Subject, budget: dict[str, Any]) -> str:
 
 
 def _backbone(model: nn.Module) -> str:
-    return "backbone" if isinstance(getattr(model, "backbone", None), nn.Module) else ""
+    entry = entry_of(model)
+    return "" if entry is None else entry.backbone
 
 
 def _as_json(subject: Subject, pruned: _Pruned, output: str) -> dict[str, Any]:

@@ -42,11 +42,12 @@ class Subject:
 
     @property
     def inference_example(self) -> dict[str, Any] | None:
-        """The example in the form that leaves out what only training needs, if the model's forward has one."""
-        parameters = list(inspect.signature(self.model.forward).parameters)
-        if "inference" not in parameters or len(self.example) != 1:
+        """The example in the form that leaves out what only training needs, if the zoo says that there is one."""
+        entry = entry_of(self.model)
+        if entry is None or not entry.inference or len(self.example) != 1:
             return None
-        return {**dict(zip(parameters, self.example[0], strict=False)), "inference": True}
+        parameters = inspect.signature(self.model.forward).parameters
+        return {**dict(zip(parameters, self.example[0], strict=False)), **entry.inference}
 
 
 def find_subject(

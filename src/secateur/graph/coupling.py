@@ -121,7 +121,8 @@ def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
 
 def _measured(run: Recorder, unit_of: np.ndarray) -> list[int]:
     """Return the units that give the size of an attribute that is also used as a number."""
-    uses = [use for use in run.uses if not run.numbers.isdisjoint(attributes_in(use.expression))]
+    numbers = set(run.numbers)
+    uses = [use for use in run.uses if not numbers.isdisjoint(attributes_in(use.expression))]
     return np.unique(np.concatenate([unit_of[use.extent.labels].ravel() for use in uses])).tolist() if uses else []
 
 

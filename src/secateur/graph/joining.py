@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secateur.graph.labels import Shape, Sheet, aligned, compressed, merged, varying
-from secateur.graph.running import LabelRun
+from secateur.graph.running import MEET_DATA, LabelRun
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _beside_data(run: LabelRun, sheet: Sheet, operands: Sequence[Operand]) -> Sh
         covered = {dim for own in operand.sheets for dim in varying(own)}
         bare = [dim for dim in dims if operand.shape[dim] > 1 and dim not in covered]
         if bare and len(bare) == len(dims):
-            run.fix(sheet, "these channels meet values without channels to cut, such as the model's input")
+            run.fix(sheet, MEET_DATA)
             return None
         if bare:
             run.pin(sheet, bare, "these positions meet values that have none to cut")

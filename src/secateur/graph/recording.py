@@ -25,7 +25,7 @@ from secateur.graph.provenance import (
     extents_in,
     is_literal,
 )
-from secateur.graph.running import LABELS, LabelRun, cells_of
+from secateur.graph.running import LABELS, MEET_DATA, LabelRun, cells_of
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
 
@@ -85,7 +85,7 @@ class Recorder(LabelRun):
         self.counts: list[Count] = []
         self.parts: list[np.ndarray] = []
         self.decisions: list[Decision] = []
-        self.numbers: set[Attribute] = set()
+        self.numbers: list[Attribute] = []
         self.counting = True
         self.on_data = on_data
         self.training_batch = 0
@@ -152,6 +152,7 @@ class Recorder(LabelRun):
             self.counts,
             self.parts,
             self.decisions,
+            self.numbers,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class Recorder(LabelRun):
             return
         met = (a != 0) & (b != 0)
         self.edges.append((a[met], b[met]))
-        self.fix(np.where(met, 0, np.maximum(a, b)), "these channels meet values without channels to cut, such as the model's input")
+        self.fix(np.where(met, 0, np.maximum(a, b)), MEET_DATA)
 
     @override
     def fix(self, sheet: Sheet, why: str) -> None:
@@ -214,7 +215,7 @@ class Recorder(LabelRun):
     def as_number(self, number: TracedInt) -> None:
         for extent in extents_in(number.expression):
             self.fix(extent.labels, f"the size {int.__int__(number)} is used as a number")
-        self.numbers.update(attributes_in(number.expression))
+        self.numbers += attributes_in(number.expression)
 
     @override
     def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:

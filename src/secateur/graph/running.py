@@ -25,6 +25,8 @@ from secateur.graph.provenance import Expression, Extent, TracedInt, expression_
 LABELS = "_secateur_sheets"  # attribute of a tensor: its sheets
 VIEW = "_secateur_view"  # attribute of a tensor that may share its storage with another
 
+MEET_DATA = "these channels meet values without channels to cut, such as the model's input"
+
 Rule = Callable[..., None]
 RULES: dict[Any, Rule | None] = {}
 TAGGED: dict[torch.Tag, Rule] = {}
@@ -322,6 +324,7 @@ class _Operations(TorchDispatchMode):
 @contextmanager
 def running(run: LabelRun) -> Iterator[None]:
     """Run the body on labels."""
+    # The fast path is one operation for a whole layer, in which no rule could look.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

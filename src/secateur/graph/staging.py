@@ -84,6 +84,17 @@ def staged(
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: on small pictures several would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def same_dice() -> Iterator[None]:
     """Leave the random states of torch, Python and NumPy as they were, whatever the body draws."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own state

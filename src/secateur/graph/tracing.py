@@ -130,24 +130,21 @@ def _recorded(
     calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in given]
     stand_in = run.with_data if run.on_data else run.without_data
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False)
-    if run.idle(model) or asks_for_training(model):
+    if run.idle(model) or _asks_for_training(model):
         run.counting = False
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)
     return run
 
 
-def asks_for_training(model: nn.Module) -> bool:
+def _asks_for_training(model: nn.Module) -> bool:
     """Tell whether the code of some module, other than torch's own, does different things in training."""
     kinds = {kind for module in model.modules() for kind in type(module).__mro__}
     own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
     return any(
-        "training" in getattr(value, "__code__", _nothing.__code__).co_names
+        "training" in getattr(getattr(value, "__code__", None), "co_names", ())
         for kind in own
         for value in vars(kind).values()
     )
-
-
-def _nothing() -> None: ...
 
 
 def _also_in_training(

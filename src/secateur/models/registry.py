@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ class ZooEntry:
 
     A picture with values in [0, 1] becomes an input by `(picture - mean) / std`, channel by channel. `branches` names
     the modules that make up each part of the network; where it is empty, the branches are the top-level children.
+    `inference` are the keyword arguments of the form that leaves out what only training needs, if there is one.
+    `backbone` is the module that figures of the whole show.
     """
 
     name: str
@@ -28,6 +31,8 @@ class ZooEntry:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     branches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inference: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str = ""
 
     def build(self, **arguments: object) -> nn.Module:
         """Return a new model with random weights."""
@@ -52,6 +57,8 @@ ZOO: Mapping[str, ZooEntry] = {
             (1, 3, 512, 512),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
+            inference={"inference": True},
+            backbone="backbone",
             branches={"lr": ("lr_branch", "backbone"), "hr": ("hr_branch",), "fusion": ("f_branch",)},
         ),
         ZooEntry("mobilenetv2", MobileNetV2, (1, 3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

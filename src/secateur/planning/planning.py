@@ -101,7 +101,7 @@ def plan(  # noqa: PLR0913
     changes = _NARROWER if macs is not None or params is not None else _NEARBY
     kept = np.minimum.reduce([part.kept for part in parts])
     kept = _harmonized(graph, request.widths(scope.cuttable), kept, changes)
-    _warn(graph, outputs, kept)
+    _warn(graph, outputs, kept, scope.cuttable)
     recipe = {
         "criterion": criterion if scores is None else f"scores, else {criterion}",
         "ranking": ranking,
@@ -304,11 +304,12 @@ def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
 
 
-def _warn(graph: Graph, outputs: Outputs, kept: np.ndarray) -> None:
+def _warn(graph: Graph, outputs: Outputs, kept: np.ndarray, cuttable: np.ndarray) -> None:
     """Say so where the first layer, or a stream that several layers write to, falls under a tenth of its width."""
     sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
     if (kept == sizes).all():
-        _log.warning("The plan removes nothing: every group that may be cut is at its floor. Lower min_channels.")
+        why = "every group that may be cut is at its floor (min_channels)" if cuttable.any() else "nothing may be cut"
+        _log.warning("The plan removes nothing: %s.", why)
     first = _first_writer(graph, outputs)
     for (tensor, axis), along in producing_axes(outputs).items():
         width, layer = axis_length(graph.tensors[tensor], axis), outputs.layer_of[tensor]

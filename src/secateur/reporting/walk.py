@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 
 from secateur.artifact.writing import save
 from secateur.errors import RuntimeMissingError
+from secateur.graph.staging import one_thread
 from secateur.graph.tracing import trace
 from secateur.measurement.branches import branch_costs
 from secateur.measurement.layers import ModelChange, compare_layers
@@ -119,12 +120,12 @@ def _whole(modnet: MODNet, portrait: torch.Tensor, folder: Path, step: Step) -> 
 def _digits(digits: Digits, folder: Path, step: Step, seed: int) -> Chapter:
     train, test = digits
     scores = {}
-    with step(f"training LeNet on {len(train.labels):,} scanned digits"), _one_thread():
+    with step(f"training LeNet on {len(train.labels):,} scanned digits"), one_thread():
         lenet = LeNet()
         fit_classifier(lenet, train, epochs=20, seed=seed)
         scores["trained"] = (parameters(lenet), accuracy(lenet, test))
     small, plan, change = _pruned("LeNet", lenet, test.images[:1], step, ratio=0.5, min_channels=1)
-    with step("one epoch of recovery"), _one_thread():
+    with step("one epoch of recovery"), one_thread():
         scores["pruned"] = (parameters(small), accuracy(small, test))
         fit_classifier(small, train, epochs=1, seed=seed)
         scores["after one epoch of recovery"] = (parameters(small), accuracy(small, test))
@@ -156,14 +157,3 @@ def _timed(what: str, model: nn.Module, small: nn.Module, portrait: torch.Tensor
 def parameters(model: nn.Module) -> int:
     """Return how many parameters a model has, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # A network this small is slower on several, and many times slower where the processor is busy.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 from typing_extensions import override
 
+from secateur.errors import CutError
 from secateur.graph.labels import Sheet, along
 from secateur.graph.rules.contraction import (
     addmm,
@@ -47,7 +48,7 @@ def mask(model: nn.Module, plan: Plan) -> nn.Module:
     `Plan.statistics`) are simulated while the model runs, without gradients.
 
     Raises:
-        CutError: the plan was made for another model.
+        CutError: the plan was made for another model; when the copy runs, also where a statistic cannot be simulated.
 
     Example:
         >>> simulated = mask(model, plan)(picture)  # doctest: +SKIP
@@ -229,8 +230,9 @@ class Silencer(LabelRun):
             if sheet.shape[dim] > 1 and (sheet == CUT).any():
                 flags = np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1)
                 if (flags != flags[:, :1]).any():
-                    raise NotImplementedError(
-                        "a statistic across channels that are cut differently at different positions"
+                    raise CutError(
+                        "A statistic is taken across channels that the plan cuts differently at different positions, "
+                        "which cannot be simulated. Leave these layers whole (ignore=)."
                     )
                 return torch.from_numpy(np.flatnonzero(flags[:, 0] != CUT)).to(x.device)
         return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +16,19 @@ from torch import nn
 from secateur.errors import ProofError
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.groups import Axis, Graph, Group
-from secateur.graph.staging import same_dice, tensor_infos
+from secateur.graph.staging import one_thread, same_dice, tensor_infos
 from secateur.graph.tracing import tensors_in, trace
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, kept_values, named_tensor
 from secateur.surgery.masking import silenced
-from secateur.surgery.randomizing import random_call, randomized, settle_statistics, smaller_sides, with_values_of
+from secateur.surgery.randomizing import (
+    random_call,
+    randomized,
+    runs,
+    settle_statistics,
+    smaller_sides,
+    with_values_of,
+)
 from secateur.surgery.structure import check_structure
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-3}
@@ -39,14 +46,16 @@ class Proof:
 
     values: bool  # every tensor is the original's at the kept indices, bit for bit; False: not compared
     structure: bool  # whatever meets in the pruned model is the same channel
-    mask_error: float | None  # pruned against masked original, float64, random weights; None: no data to compute with
+    mask_error: float | None  # pruned against masked original, random weights; None: no data to compute with
     mask_error_float32: float | None  # the same in float32
     permutation_error: float | None  # original against itself with channels exchanged within groups, float64
     sides: tuple[int, int] | None  # height and width used instead of the example's; None: the example's own
     notes: tuple[str, ...] = ()
+    precision: Literal["float64", "float32"] = "float64"  # of the errors; float32 where the model insists on it
 
     def __str__(self) -> str:
-        parts = ["values identical" if self.values else "values not compared", "structure sound"]
+        parts = ["values identical" if self.values else "values not compared"]
+        parts += ["structure sound"] if self.structure else []
         if self.mask_error is not None:
             parts.append(
                 f"equals the masked original to {self.mask_error:.1e} "
@@ -92,7 +101,7 @@ def verify(
         notes = ()
     if any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]):
         return Proof(False, True, None, None, None, None, ("no numbers: the model has no data",))
-    with same_dice(), _one_thread(), torch.no_grad():
+    with same_dice(), one_thread(), torch.no_grad():
         return _numbers(model, small, plan, calls, graph, values, notes)
 
 
@@ -144,58 +153,25 @@ def _numbers(
     values: bool,
     notes: tuple[str, ...],
 ) -> Proof:
-    try:
-        figures = _figures(model, small, plan, calls, graph, torch.float64)
-    except ProofError:
-        raise
-    except Exception:  # noqa: BLE001 - a foreign model's code may insist on single precision
-        figures, notes = None, (*notes, "computed in float32 only: the model does not run in float64")
-    if figures is None:
-        figures = _figures_in_single(model, small, plan, calls, graph)
-    error, single, permutation, trial = figures
-    if not trial.alive:
-        notes = (*notes, "the output hardly depends on the input with random weights, so the numbers prove little")
-    return Proof(values, not graph.on_data, error, single, permutation, trial.sides, notes)
-
-
-Figures = tuple[float, float, float, "_Trial"]
-
-
-def _figures(
-    model: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], graph: Graph, dtype: torch.dtype
-) -> Figures:
-    trial = _trial(model, plan, calls, not graph.on_data, dtype)
+    resize = not graph.on_data
+    dtype = torch.float64 if _runs_in_double(model, calls) else torch.float32
+    trial = _trial(model, plan, calls, resize, dtype)
     pruned = with_values_of(trial.full, small, plan)
     error = _mask_error(trial, pruned, TOLERANCE[dtype])
-    groups = [
-        group for group in graph.groups if any(one.axis in plan.keep.get(one.tensor, {}) for one in group.members)
-    ]
-    whole = _trial(model, None, calls, not graph.on_data, dtype)
-    permutation = _permutation_error(whole, graph, groups, TOLERANCE[dtype])
-    return error, _single_precision(trial, pruned, plan), permutation, trial
+    cut = {(tensor, axis) for tensor, axes in plan.keep.items() for axis in axes}
+    groups = [group for group in graph.groups if not cut.isdisjoint((one.tensor, one.axis) for one in group.members)]
+    permutation = _permutation_error(_trial(model, None, calls, resize, dtype), graph, groups, TOLERANCE[dtype])
+    single = _single_precision(trial, pruned, plan)
+    if dtype is torch.float32:
+        notes = (*notes, f"computed in float32, to {TOLERANCE[dtype]:.0e}: the model does not run in float64")
+    if not trial.alive:
+        notes = (*notes, "the output hardly depends on the input with random weights, so the numbers prove little")
+    precision = "float64" if dtype is torch.float64 else "float32"
+    return Proof(values, not graph.on_data, error, single, permutation, trial.sides, notes, precision)
 
 
-def _figures_in_single(model: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], graph: Graph) -> Figures:
-    try:
-        return _figures(model, small, plan, calls, graph, torch.float32)
-    except ProofError:
-        raise
-    except Exception as error:
-        raise ProofError(
-            f"Mask: the masked original or the pruned model fails on random inputs ({type(error).__name__}: {error}), "
-            "so they cannot be compared. Check that the model runs on inputs of any values."
-        ) from error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the proof's pictures are small, and threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _runs_in_double(model: nn.Module, calls: Sequence[Call]) -> bool:
+    return runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0]) for call in calls])
 
 
 @dataclass(frozen=True)
@@ -280,7 +256,14 @@ def _least(tensor: torch.Tensor) -> float:
 
 
 def _mask_error(trial: _Trial, pruned: nn.Module, tolerance: float) -> float:
-    error = trial.error_of(_outputs(pruned, trial.inputs))
+    try:
+        outputs = _outputs(pruned, trial.inputs)
+    except Exception as error:
+        raise ProofError(
+            f"Mask: the pruned model does not run on random inputs: {type(error).__name__}: {error}. "
+            "Leave the layers that it fails in whole (ignore=)."
+        ) from error
+    error = trial.error_of(outputs)
     if not error < tolerance:
         raise ProofError(
             f"Mask: the pruned model differs from the masked original by {error:.1e} of the output's variation "

@@ -125,12 +125,13 @@ def smaller_sides(model: nn.Module, calls: Sequence[Call], dtype: torch.dtype) -
     if max((max(tensor.shape[2:]) for tensor in pictures), default=0) <= LARGEST_SIDE:
         return None
     for side in TRIED_SIDES:
-        if _runs(model, [random_call(call, 0, (side, side), dtype) for call in calls]):
+        if runs(model, [random_call(call, 0, (side, side), dtype) for call in calls]):
             return side, side
     return None
 
 
-def _runs(model: nn.Module, calls: Sequence[Call]) -> bool:
+def runs(model: nn.Module, calls: Sequence[Call]) -> bool:
+    """Tell whether a model runs on some calls."""
     try:
         with torch.no_grad():
             for call in calls:
