@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,7 @@ from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
 MOST_REPAIRS = 8
+LONGEST_SEARCH = 60.0  # seconds
 
 log = logging.getLogger("secateur")
 
@@ -77,7 +79,10 @@ def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], b
     if not suspects or not _passes(model, example, graph, [*ignore, *suspects], budget):
         return []
     log.warning("The proof fails without naming a layer; searching %d of them by halves.", len(suspects))
+    deadline = time.monotonic() + LONGEST_SEARCH
     while len(suspects) > 1:
+        if time.monotonic() > deadline:
+            return []
         half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
         suspects = half if _passes(model, example, graph, [*ignore, *half], budget) else rest
     return suspects
@@ -85,12 +90,13 @@ def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], b
 
 def _passes(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], budget: dict[str, Any]) -> bool:
     try:
-        plan = make_plan(graph, model, ignore=ignore, **budget)
+        make_plan(graph, model, ignore=ignore, **budget)
     except PlanError:  # with so much left whole the budget cannot be met; the coupling can be tried all the same
-        plan = make_plan(graph, model, ignore=ignore, ratio=0.5, min_channels=1)
+        budget = {"ratio": 0.5, "min_channels": 1}
     try:
+        plan = make_plan(graph, model, ignore=ignore, **budget)
         verify(model, cut(model, plan), plan, example, graph=graph)
-    except ProofError:
+    except (PlanError, ProofError):
         return False
     return True
 

@@ -16,7 +16,9 @@ from secateur.errors import ArtifactError
 VERSION = 1
 # One key only: safetensors writes several in an order that changes from run to run.
 _KEY = "secateur"
-_PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's zip, and a bare pickle
+# torch.save's zip, and a bare pickle; a safetensors file may begin so, too (with the length of its header), but then
+# the header follows in the ninth byte.
+_PICKLES = (b"PK\x03\x04", b"\x80")
 
 
 def encode(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> bytes:
@@ -67,7 +69,7 @@ def digest(value: Any) -> str:
 
 
 def _refuse_pickle(data: bytes, name: str) -> None:
-    if data.startswith(_PICKLES):
+    if data.startswith(_PICKLES) and data[8:9] != b"{":
         raise ArtifactError(
             f"{name} is a pickle (a checkpoint of torch.save), not a file of secateur, and pickles are never executed. "
             "Name the model, and pass the checkpoint with --weights."

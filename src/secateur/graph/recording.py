@@ -208,6 +208,14 @@ class Recorder(LabelRun):
 
     @override
     def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
+        if name in (
+            "<",
+            "<=",
+            ">",
+            ">=",
+        ):  # the other side may be a size of the picture, which changes from call to call
+            for extent in extents_in(one.expression):
+                self.fix(extent.labels, f"the size {int.__int__(one)} is compared in size with another number")
         reason = self.where("the code goes one way or the other by this size")
         self.decisions.append(Decision(name, one.expression, expression_of(other), result, reason))
 

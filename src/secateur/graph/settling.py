@@ -29,7 +29,9 @@ def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
     keep = _kept_indices(coupling, alive)
     empty = next((tensor for (tensor, _), indices in keep.items() if not len(indices)), None)
     if empty is not None:
-        raise PlanError(f"Nothing is left of {empty}: a layer needs at least one channel. Keep one or more.")
+        error = PlanError(f"Nothing is left of {empty}: a layer needs at least one channel. Keep one or more.")
+        error.tensors = (empty,)
+        raise error
     if any((~alive[coupling.unit_of[matrix]]).any() for matrix, _ in coupling.tables) and not graph.on_data:
         keep = _in_order(graph, coupling, alive, keep)
     changed = {str(attribute): value for attribute, value in attributes.items() if value != _now(graph, attribute)}

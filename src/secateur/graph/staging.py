@@ -136,6 +136,8 @@ def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[
     """Return a copy of the containers in an attribute, so that what the code puts into them is forgotten."""
     if isinstance(value, torch.Tensor):
         return replaced("", value)
+    if _is_plain_object(value):
+        return _apart_object(value, replaced, made)
     if type(value) not in (dict, list, set, OrderedDict, defaultdict, deque):
         return value
     if id(value) not in made:
@@ -144,6 +146,24 @@ def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[
             made[id(value)].update({key: _apart(item, replaced, made) for key, item in value.items()})
         elif isinstance(value, list):
             made[id(value)][:] = [_apart(item, replaced, made) for item in value]
+    return made[id(value)]
+
+
+def _is_plain_object(value: Any) -> bool:
+    """Tell whether a value is an instance of a class of the user's own that keeps things in its `__dict__`."""
+    own = hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)) and not callable(value)
+    return own and not type(value).__module__.startswith(("torch", "builtins", "numpy"))
+
+
+def _apart_object(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[int, Any]) -> Any:
+    if id(value) not in made:
+        try:
+            made[id(value)] = copy.copy(value)
+        except Exception:  # noqa: BLE001 - what cannot be copied is left in place
+            made[id(value)] = value
+            return value
+        for key, item in vars(value).items():
+            vars(made[id(value)])[key] = _apart(item, replaced, made)
     return made[id(value)]
 
 

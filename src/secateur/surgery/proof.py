@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from secateur.errors import ProofError
 from secateur.graph.calls import Call, calls_of
@@ -157,7 +159,7 @@ def _numbers(
     dtype = torch.float64 if _runs_in_double(model, calls) else torch.float32
     trial = _trial(model, plan, calls, resize, dtype)
     pruned = with_values_of(trial.full, small, plan)
-    error = _mask_error(trial, pruned, TOLERANCE[dtype])
+    error = _mask_error(trial, pruned, plan, TOLERANCE[dtype])
     cut = {(tensor, axis) for tensor, axes in plan.keep.items() for axis in axes}
     groups = [group for group in graph.groups if not cut.isdisjoint((one.tensor, one.axis) for one in group.members)]
     permutation = _permutation_error(_trial(model, None, calls, resize, dtype), graph, groups, TOLERANCE[dtype])
@@ -171,7 +173,23 @@ def _numbers(
 
 
 def _runs_in_double(model: nn.Module, calls: Sequence[Call]) -> bool:
-    return runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0]) for call in calls])
+    """Tell whether a model computes in float64 when it is asked to, and nowhere casts down."""
+    with _Casts() as casts:
+        runs_at_all = runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0]) for call in calls])
+    return runs_at_all and not casts.down
+
+
+class _Casts(TorchDispatchMode):
+    """Notices operations that turn double precision into less."""
+
+    down = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.is_floating_point() and out.dtype != torch.float64:
+            inputs = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
+            self.down |= any(one.dtype == torch.float64 for one in inputs)
+        return out
 
 
 @dataclass(frozen=True)
@@ -188,6 +206,16 @@ class _Trial:
     def alive(self) -> bool:
         """Tell whether every output depends on the input; a constant one would hide any error."""
         return all(spread > _least(tensor) for tensor, spread in zip(self.reference, self.spreads, strict=True))
+
+    def rounding(self, plan: Plan | None) -> float:
+        """Return the error that is no more than this network's own rounding.
+
+        That is a hundred times what the smallest change of the inputs does to the outputs, a millionth at most: a deep
+        network without norms amplifies rounding, whoever computes it.
+        """
+        smallest = torch.finfo(next((t.dtype for t in self.reference), torch.float64)).eps
+        nudged = [call.map(lambda t: t * (1 + 2 * smallest) if t.is_floating_point() else t) for call in self.inputs]
+        return min(100 * self.error_of(_masked_outputs(self.full, plan, nudged)), 1e-6)
 
     def error_of(self, outputs: Sequence[torch.Tensor], reference: Sequence[torch.Tensor] | None = None) -> float:
         """Return the largest difference from the reference, relative to the spread of each output."""
@@ -255,7 +283,7 @@ def _least(tensor: torch.Tensor) -> float:
     return max(LEAST_SPREAD * float(tensor.abs().max()), 1e-300) if tensor.numel() else 1e-300
 
 
-def _mask_error(trial: _Trial, pruned: nn.Module, tolerance: float) -> float:
+def _mask_error(trial: _Trial, pruned: nn.Module, plan: Plan, tolerance: float) -> float:
     try:
         outputs = _outputs(pruned, trial.inputs)
     except Exception as error:
@@ -264,7 +292,7 @@ def _mask_error(trial: _Trial, pruned: nn.Module, tolerance: float) -> float:
             "Leave the layers that it fails in whole (ignore=)."
         ) from error
     error = trial.error_of(outputs)
-    if not error < tolerance:
+    if not (error < tolerance or error < trial.rounding(plan)):
         raise ProofError(
             f"Mask: the pruned model differs from the masked original by {error:.1e} of the output's variation "
             f"(allowed {tolerance:.0e}). Leave the layers that it does not treat as separate channels whole (ignore=)."
@@ -279,6 +307,7 @@ def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
 
 
 def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tolerance: float) -> float:
+    rounding = trial.rounding(None)
     generator = np.random.default_rng(0)
     for group in groups:
         order = generator.permutation(group.size)
@@ -286,7 +315,7 @@ def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tol
             tensor = named_tensor(trial.full, member.tensor)
             _permute(tensor, member.axis, member.indices, order, graph.tensors[member.tensor].conv_groups)
     error = trial.error_of(_outputs(trial.full, trial.inputs))
-    if not error < tolerance:
+    if not (error < tolerance or error < rounding):
         raise ProofError(
             f"Permutation: exchanging channels within groups changes the original's output by {error:.1e} of its "
             f"variation (allowed {tolerance:.0e}), so they are not interchangeable. Leave these layers whole (ignore=)."
