@@ -24,6 +24,7 @@ from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, kept_values, named_tensor
 from secateur.surgery.masking import silenced
 from secateur.surgery.randomizing import (
+    Sides,
     random_call,
     randomized,
     runs,
@@ -155,27 +156,27 @@ def _numbers(
     values: bool,
     notes: tuple[str, ...],
 ) -> Proof:
-    resize = not graph.on_data
-    dtype = torch.float64 if _runs_in_double(model, calls) else torch.float32
-    trial = _trial(model, plan, calls, resize, dtype)
+    sides = None if graph.on_data else smaller_sides(model, calls)
+    dtype = torch.float64 if _runs_in_double(model, calls, sides) else torch.float32
+    trial = _trial(model, plan, calls, sides, dtype)
     pruned = with_values_of(trial.full, small, plan)
     error = _mask_error(trial, pruned, plan, TOLERANCE[dtype])
     cut = {(tensor, axis) for tensor, axes in plan.keep.items() for axis in axes}
     groups = [group for group in graph.groups if not cut.isdisjoint((one.tensor, one.axis) for one in group.members)]
-    permutation = _permutation_error(_trial(model, None, calls, resize, dtype), graph, groups, TOLERANCE[dtype])
+    permutation = _permutation_error(_trial(model, None, calls, sides, dtype), graph, groups, TOLERANCE[dtype])
     single = _single_precision(trial, pruned, plan)
     if dtype is torch.float32:
         notes = (*notes, f"computed in float32, to {TOLERANCE[dtype]:.0e}: the model does not run in float64")
     if not trial.alive:
         notes = (*notes, "the output hardly depends on the input with random weights, so the numbers prove little")
     precision = "float64" if dtype is torch.float64 else "float32"
-    return Proof(values, not graph.on_data, error, single, permutation, trial.sides, notes, precision)
+    return Proof(values, not graph.on_data, error, single, permutation, sides, notes, precision)
 
 
-def _runs_in_double(model: nn.Module, calls: Sequence[Call]) -> bool:
+def _runs_in_double(model: nn.Module, calls: Sequence[Call], sides: Sides | None) -> bool:
     """Tell whether a model computes in float64 when it is asked to, and nowhere casts down."""
     with _Casts() as casts:
-        runs_at_all = runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0]) for call in calls])
+        runs_at_all = runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0], sides) for call in calls])
     return runs_at_all and not casts.down
 
 
@@ -200,7 +201,6 @@ class _Trial:
     inputs: list[Call]
     reference: list[torch.Tensor]
     spreads: list[float]  # how much each output varies between two inputs
-    sides: tuple[int, int] | None
 
     @property
     def alive(self) -> bool:
@@ -229,9 +229,11 @@ class _Trial:
         return max((error if math.isfinite(error) else math.inf for error in errors), default=0.0)
 
 
-def _trial(model: nn.Module, plan: Plan | None, calls: Sequence[Call], resize: bool, dtype: torch.dtype) -> _Trial:
+def _trial(
+    model: nn.Module, plan: Plan | None, calls: Sequence[Call], sides: Sides | None, dtype: torch.dtype
+) -> _Trial:
     """Draw weights and inputs until every output varies, a few times at most."""
-    trials = (_drawn(model, plan, calls, resize, dtype, seed) for seed in SEEDS)
+    trials = (_drawn(model, plan, calls, sides, dtype, seed) for seed in SEEDS)
     last = next(trials)
     while not last.alive:
         following = next(trials, None)
@@ -242,15 +244,14 @@ def _trial(model: nn.Module, plan: Plan | None, calls: Sequence[Call], resize: b
 
 
 def _drawn(
-    model: nn.Module, plan: Plan | None, calls: Sequence[Call], resize: bool, dtype: torch.dtype, seed: int
+    model: nn.Module, plan: Plan | None, calls: Sequence[Call], sides: Sides | None, dtype: torch.dtype, seed: int
 ) -> _Trial:
     full = randomized(model, seed, dtype)
-    sides = smaller_sides(full, calls, dtype) if resize else None
     inputs, others = ([random_call(call, seed, sides, dtype) for call in calls] for seed in (seed, seed + len(SEEDS)))
     with _masked(full, plan):  # without the cut channels, or what is left of them could fall silent behind a ReLU
         settle_statistics(full, inputs, seed)
     reference, other = (_masked_outputs(full, plan, calls) for calls in (inputs, others))
-    return _Trial(full, inputs, reference, [_spread(a, b) for a, b in zip(reference, other, strict=True)], sides)
+    return _Trial(full, inputs, reference, [_spread(a, b) for a, b in zip(reference, other, strict=True)])
 
 
 def _spread(one: torch.Tensor, other: torch.Tensor) -> float:

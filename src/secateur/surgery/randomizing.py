@@ -16,6 +16,8 @@ from secateur.surgery.cutting import copied, kept_values, named_tensor
 LARGEST_SIDE = 128  # pictures larger than this are proved on smaller ones, where the model takes them
 TRIED_SIDES = (64, 96, 128)
 
+Sides = tuple[int, int]  # height and width
+
 
 def randomized(model: nn.Module, seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
     """Return a copy on the CPU, in evaluation, with every weight, statistic and affine parameter drawn anew."""
@@ -97,9 +99,7 @@ def _drawn(tensor: torch.Tensor, name: str, is_buffer: bool, in_norm: bool, gene
     return noise * (2.0 / max(prod(tensor.shape[1:]), 1)) ** 0.5
 
 
-def random_call(
-    call: Call, seed: int, sides: tuple[int, int] | None = None, dtype: torch.dtype = torch.float64
-) -> Call:
+def random_call(call: Call, seed: int, sides: Sides | None = None, dtype: torch.dtype = torch.float64) -> Call:
     """Return a call with random floating-point tensors of a dtype; integers and flags stay as given.
 
     `sides` replaces height and width of pictures, (N, C, H, W).
@@ -117,15 +117,16 @@ def random_call(
     return call.map(drawn)
 
 
-def smaller_sides(model: nn.Module, calls: Sequence[Call], dtype: torch.dtype) -> tuple[int, int] | None:
+def smaller_sides(model: nn.Module, calls: Sequence[Call]) -> Sides | None:
     """Return a height and width on which the model runs as well, if the example's pictures are large."""
     pictures = [
         tensor for call in calls for tensor in call.tensors() if tensor.ndim == 4 and tensor.is_floating_point()
     ]
     if max((max(tensor.shape[2:]) for tensor in pictures), default=0) <= LARGEST_SIDE:
         return None
+    trial = in_evaluation(model, torch.float32)
     for side in TRIED_SIDES:
-        if runs(model, [random_call(call, 0, (side, side), dtype) for call in calls]):
+        if runs(trial, [random_call(call, 0, (side, side), torch.float32) for call in calls]):
             return side, side
     return None
 

@@ -52,7 +52,7 @@ def _unary_in_place(x: torch.Tensor, *args: Any, **kwargs: Any) -> Result:
 @_shortcut("batch_norm")
 def _batch_norm(x: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *args: Any) -> Result:
     fits = x.is_meta and all(tensor is None or tensor.shape[0] == x.shape[1] for tensor in (weight, bias, mean, var))
-    return torch.empty_like(x) if fits and not training else None
+    return torch.empty_like(x) if fits else None  # without data there are no statistics to update
 
 
 @_shortcut("layer_norm")
