@@ -96,6 +96,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
+    message = message.replace("(ignore=)", "(--ignore)")  # the library speaks of its argument
     click.echo(f"secateur: {' '.join(message.split())}", err=True)
     return code
 
