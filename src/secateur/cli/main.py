@@ -67,7 +67,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     warnings.showwarning = _show_warning
     logging.basicConfig(format="secateur: %(levelname)s: %(message)s")
     logging.addLevelName(logging.WARNING, "warning")
-    sys.exit(run(args))
+    code = run(args)
+    if code == INTERRUPTED:
+        # Python ends by SIGINT instead where the interruption came inside code that was being imported.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(args: list[str] | None = None) -> int:
