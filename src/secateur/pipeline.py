@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.errors import PlanError, ProofError, nearest
 from secateur.graph.groups import Graph
-from secateur.graph.tracing import trace
+from secateur.graph.tracing import Attention, trace
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan
@@ -24,7 +24,9 @@ LONGEST_SEARCH = 60.0  # seconds
 log = logging.getLogger("secateur")
 
 
-def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: Any) -> tuple[nn.Module, Plan]:
+def prune(
+    model: nn.Module, example: Any, free_outputs: bool = False, attention: Attention = "auto", **budget: Any
+) -> tuple[nn.Module, Plan]:
     """Make a model smaller, and prove it.
 
     A family of channels that fails the proof is left whole, the rest planned again, and that is logged; a model that
@@ -34,6 +36,7 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         model: the model; untouched.
         example: how it is called: a tensor, a tuple, a dict of keyword arguments, or a list of such calls.
         free_outputs: the channels that leave the model may be cut, too.
+        attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
 
     Returns:
@@ -51,7 +54,7 @@ def prune(model: nn.Module, example: Any, free_outputs: bool = False, **budget: 
         >>> small[0].weight.shape
         torch.Size([8, 3, 3, 3])
     """
-    graph = trace(model, example, free_outputs=free_outputs)
+    graph = trace(model, example, free_outputs=free_outputs, attention=attention)
     _check_names(budget)
     given = budget.pop("ignore", ())
     ignore: list[Any] = [given] if isinstance(given, (str, nn.Module)) else list(given)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from secateur.errors import PlanError
-from secateur.graph.groups import CallShape
+from secateur.graph.groups import CallShape, Scale
 from secateur.graph.tracing import trace
 from secateur.planning.plans import Plan
 from tests.planning.graphs import chain, parts
@@ -28,7 +28,7 @@ def a_plan(**changes):
         },
         fingerprint=SHAPES,
         attributes={"conv.sizes[1]": 3, "branch.channels": np.int64(4)},
-        scales={"fc.weight": 0.1},
+        scales={"fc.weight": [Scale(0.1)], "conv.weight": (Scale(0.5, (0, 2)), Scale(2.0, (5,)))},
         calls=(CallShape(((1, 3, 8, 8),), ("float32",)),),
         statistics=("conv",),
         recipe={"criterion": "l1", "budget": {"ratio": 0.5}, "words": ("a", "b")},
@@ -121,7 +121,18 @@ def plans(draw):
                 max_size=3,
             )
         ),
-        scales=draw(st.dictionaries(st.sampled_from(sorted(fingerprint)), st.floats(1e-9, 1e9), max_size=2)),
+        scales={
+            name: tuple(
+                Scale(factor, draw(st.sampled_from([None, (0,)])) if fingerprint[name] else None) for factor in factors
+            )
+            for name, factors in draw(
+                st.dictionaries(
+                    st.sampled_from(sorted(fingerprint)),
+                    st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=2),
+                    max_size=2,
+                )
+            ).items()
+        },
         calls=tuple(
             CallShape((shape,), (dtype,))
             for shape, dtype in draw(
@@ -191,9 +202,12 @@ def changed(**changes):
         (changed(attributes={"a.__class__": 1}), "is no path of attributes"),
         (changed(attributes={"a..b": 1}), "is no path of attributes"),
         (changed(attributes={"a": 1.5}), "attributes\\['a'\\] is 1.5"),
-        (changed(scales={"fc.weight": 0}), "is 0, and a number above 0"),
-        (changed(scales={"fc.weight": 10**400}), "a number above 0"),
-        (changed(scales={"fc": 1.0}), "a tensor that the fingerprint lacks"),
+        (changed(scales={"fc.weight": [[0, None]]}), "is 0, and a number above 0"),
+        (changed(scales={"fc.weight": [[10**400, None]]}), "a number above 0"),
+        (changed(scales={"fc.weight": [[0.5, 99]]}), "refers to list 99"),
+        (changed(scales={"fc.weight": [0.5]}), "is 0.5, and a list is wanted"),
+        (changed(scales={"fc.weight": [[0.5]]}), "a factor with a list of rows"),
+        (changed(scales={"fc": [[1.0, None]]}), "a tensor that the fingerprint lacks"),
         (changed(calls=[{"shapes": [[1]]}]), "calls\\[0\\] must have shapes and dtypes"),
         (changed(calls=[{"shapes": [[1]], "dtypes": []}]), "as many shapes as dtypes"),
         (changed(statistics=[1]), "statistics is 1, and a text"),

@@ -10,15 +10,17 @@ import numpy as np
 
 from secateur.graph.groups import Axis
 
+Place = tuple[str, Axis]  # an axis of a tensor
+
 
 @dataclass
 class Atoms:
     """The numbers given so far; grows while a model is traced."""
 
-    axes: list[tuple[str, Axis]] = field(default_factory=list)
+    axes: list[Place] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     total: int = 0  # the last number given; 0 means no atom
-    _known: dict[tuple[str, Axis], int] = field(default_factory=dict)
+    _known: dict[Place, int] = field(default_factory=dict)
 
     def of(self, tensor: str, axis: Axis, size: int) -> np.ndarray:
         """Return the atoms of an axis, numbering them at the first call."""
@@ -36,7 +38,7 @@ class Atoms:
         end = self.starts[at + 1] if at + 1 < len(self.starts) else self.total + 1
         return np.arange(self.starts[at], end, dtype=np.int64)
 
-    def __contains__(self, key: tuple[str, Axis]) -> bool:
+    def __contains__(self, key: Place) -> bool:
         return key in self._known
 
     def sizes(self) -> np.ndarray:
@@ -56,6 +58,11 @@ class Atoms:
         """Return the tensor, axis and index of one atom."""
         at = bisect_right(self.starts, atom) - 1
         return (*self.axes[at], atom - self.starts[at])
+
+    def places(self, labels: np.ndarray) -> list[Place]:
+        """Return the axes that some labels belong to."""
+        numbers = np.searchsorted(self.starts, np.unique(labels[labels != 0]), side="right") - 1
+        return [self.axes[at] for at in np.unique(numbers)]
 
     def hashes(self) -> np.ndarray:
         """Return a number for every axis that depends on its name alone: (axes, 2) uint64."""

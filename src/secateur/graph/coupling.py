@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
 from secateur.graph.provenance import Extent, attributes_in
-from secateur.graph.recording import Decision, Recorder, Use
+from secateur.graph.recording import Decision, Recorder, Scaling, Use
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
 UNREAD = Reason("no layer reads these channels through weights")
@@ -33,6 +33,7 @@ class Coupling:
     uses: tuple[Use, ...]
     decisions: tuple[Decision, ...]
     parts: tuple[np.ndarray, ...]  # labels that a bound or a split sets apart
+    scalings: tuple[Scaling, ...]
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
     rows: TableRows
 
@@ -97,6 +98,7 @@ def couple(run: Recorder) -> Coupling:
         tuple(run.uses),
         tuple(run.decisions),
         tuple(run.parts),
+        tuple(run.scalings),
         averaged,
         rows,
     )

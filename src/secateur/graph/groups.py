@@ -116,13 +116,21 @@ class Equalities:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Rows of a tensor, along axis 0, that are multiplied by a factor so that the function stays."""
+
+    factor: float
+    rows: tuple[int, ...] | None = None  # of the full tensor; None: all
+
+
+@dataclass(frozen=True)
 class Realized:
     """What a choice of units means for every tensor and integer of the model."""
 
     # kept indices in order, every alias named; "grouped": see `Plan.keep`
     keep: dict[str, dict[Axis, list[int] | list[list[int]]]]
     attributes: dict[str, int]  # "path.key" or "path.key[0]" to the new value
-    scales: dict[str, float]
+    scales: dict[str, tuple[Scale, ...]]  # every alias named
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,6 +153,7 @@ class Graph:
     example: tuple[Call, ...] = field(default=(), repr=False, compare=False)
     free_outputs: bool = False
     on_data: bool = False  # the forward reads values, so it was run on real tensors
+    heads: frozenset[tuple[str, Axis]] = frozenset()  # where whole heads of attention are cut
     training_batch: int = 0  # the example's batch times this was traced in training, too; 0: training is not checked
 
     def __repr__(self) -> str:

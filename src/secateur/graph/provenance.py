@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from typing_extensions import Self
 
 
@@ -76,8 +77,61 @@ class Listener(Protocol):
     def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
         """The code went a way that depends on `one NAME other` being `result`."""
 
-    def as_number(self, number: TracedInt) -> None:
+    def as_number(self, number: TracedInt | TracedFloat) -> None:
         """An integer went into arithmetic that leaves the integers."""
+
+
+class TracedFloat(float):
+    """A number proportional to a power of an integer: such as the scale of attention, `head_dim ** -0.5`."""
+
+    expression: Expression
+    power: float
+    listener: Listener | None
+
+    def __new__(cls, value: float, expression: Expression, power: float, listener: Listener | None) -> Self:
+        """Make a number that is proportional to `expression ** power`."""
+        self = super().__new__(cls, value)
+        self.expression, self.power, self.listener = expression, power, listener
+        return self
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float.__float__(self),)
+
+    def _number(self) -> float:
+        if self.listener is not None:
+            self.listener.as_number(self)
+        return float.__float__(self)
+
+    def _proportional(self, value: float, power: float) -> TracedFloat:
+        return TracedFloat(value, self.expression, power, self.listener)
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) in (int, float):
+            return self._proportional(float.__float__(self) * other, self.power)
+        return NotImplemented if isinstance(other, torch.Tensor) else self._number() * other
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        if type(other) in (int, float):
+            return self._proportional(float.__float__(self) / other, self.power)
+        return NotImplemented if isinstance(other, torch.Tensor) else self._number() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        if type(other) in (int, float):
+            return self._proportional(other / float.__float__(self), -self.power)
+        return NotImplemented if isinstance(other, torch.Tensor) else other / self._number()
+
+    def __pow__(self, other: Any, modulus: None = None) -> Any:
+        if type(other) in (int, float):
+            return self._proportional(float.__float__(self) ** other, self.power * other)
+        return self._number() ** other
+
+    def __add__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(other, torch.Tensor) else self._number() + other
+
+    def __sub__(self, other: Any) -> Any:
+        return NotImplemented if isinstance(other, torch.Tensor) else self._number() - other
 
 
 class TracedInt(int):
@@ -158,13 +212,19 @@ class TracedInt(int):
     def __float__(self) -> float:
         return float(self._number())
 
+    def proportional(self) -> TracedFloat:
+        """Return the same number as a float that remembers where it came from."""
+        return TracedFloat(int.__float__(self), self.expression, 1.0, self.listener)
+
     def __truediv__(self, other: Any) -> Any:
-        return self._number() / other
+        return self.proportional() / other
 
     def __rtruediv__(self, other: Any) -> Any:
-        return other / self._number()
+        return other / self.proportional()
 
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
+        if type(other) is float:
+            return self.proportional() ** other
         return pow(self._number(), other, modulus)
 
     def __rpow__(self, other: Any, modulus: Any = None) -> Any:

@@ -12,20 +12,22 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from secateur.graph.atoms import Atoms
+from secateur.graph import folding
+from secateur.graph.atoms import Atoms, Place
 from secateur.graph.groups import Reason, TensorInfo
 from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import (
     Attribute,
     Expression,
     Extent,
+    TracedFloat,
     TracedInt,
     attributes_in,
     expression_of,
     extents_in,
     is_literal,
 )
-from secateur.graph.running import LABELS, MEET_DATA, LabelRun, cells_of
+from secateur.graph.running import LABELS, MEET_DATA, LabelRun, Rule, cells_of
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
 
@@ -50,6 +52,15 @@ class Decision:
     reason: Reason
 
 
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Rows to multiply so that a factor proportional to `size ** power` stays what it was."""
+
+    atoms: np.ndarray
+    size: Expression
+    power: float
+
+
 @dataclass(frozen=True)
 class Count:
     """The MACs of one operation: `factor` times the sizes of the extents."""
@@ -69,8 +80,13 @@ class Recorder(LabelRun):
         shapes: Mapping[str, Sequence[int]] | None = None,
         full: Mapping[str, TensorInfo] | None = None,
         on_data: bool = False,
+        heads: frozenset[Place] = frozenset(),
     ) -> None:
         super().__init__()
+        self.heads = heads
+        self.attending: set[Place] = set()
+        self.scalings: list[Scaling] = []
+        self.unfolded = False  # some scale could not be folded into weights
         self.shapes = shapes or {}
         self.full = full or {}
         self.atoms = Atoms()
@@ -153,6 +169,7 @@ class Recorder(LabelRun):
             self.parts,
             self.decisions,
             self.numbers,
+            self.scalings,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -220,10 +237,42 @@ class Recorder(LabelRun):
         self.decisions.append(Decision(name, one.expression, expression_of(other), result, reason))
 
     @override
-    def as_number(self, number: TracedInt) -> None:
-        for extent in extents_in(number.expression):
-            self.fix(extent.labels, f"the size {int.__int__(number)} is used as a number")
-        self.numbers += attributes_in(number.expression)
+    def as_number(self, number: TracedInt | TracedFloat) -> None:
+        self._numeric(number.expression)
+
+    def _numeric(self, size: Expression) -> None:
+        for extent in extents_in(size):
+            self.fix(extent.labels, f"the size {len(extent.labels)} is used as a number")
+        self.numbers += attributes_in(size)
+
+    @override
+    def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = super().operate(func, found, args, kwargs)
+        fold = folding.fold_of(self, func, found, out, args)
+        for tensor in out if isinstance(out, (list, tuple)) else (out,):
+            if fold is not None:
+                setattr(tensor, folding.FOLD, fold)
+        return out
+
+    @override
+    def scaled(self, tensors: Sequence[torch.Tensor], size: Expression, power: float) -> None:
+        for tensor in tensors:
+            fold = getattr(tensor, folding.FOLD, None)
+            atoms = None if fold is None else fold.atoms(self.sheets(tensor))
+            if atoms is not None:
+                self.scalings.append(Scaling(atoms, size, power))
+                return
+        if attributes_in(size) or extents_in(size):
+            self.unfolded = True
+            self._numeric(size)
+
+    @override
+    def attends(self, sheet: Sheet) -> None:
+        self.attending.update(self.atoms.places(sheet))
+
+    @override
+    def splits_heads(self, sheet: Sheet) -> bool:
+        return bool(self.heads) and not self.heads.isdisjoint(self.atoms.places(sheet))
 
     @override
     def macs(self, op: str, weight: torch.Tensor | None, factor: int, extents: Sequence[Extent]) -> None:

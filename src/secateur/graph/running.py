@@ -7,6 +7,7 @@ tracer records it, the structure proof asserts it, the simulated inference silen
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_flatten
 
 from secateur.graph.groups import Reason, TensorInfo
 from secateur.graph.labels import Sheet
-from secateur.graph.provenance import Expression, Extent, TracedInt, expression_of, is_literal
+from secateur.graph.provenance import Expression, Extent, TracedFloat, TracedInt, expression_of, is_literal
 
 LABELS = "_secateur_sheets"  # attribute of a tensor: its sheets
 VIEW = "_secateur_view"  # attribute of a tensor that may share its storage with another
@@ -31,6 +32,7 @@ Rule = Callable[..., None]
 RULES: dict[Any, Rule | None] = {}
 TAGGED: dict[torch.Tag, Rule] = {}
 SHORTCUTS: dict[Any, Callable[..., Any]] = {}
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # functions of torch whose own code hides where its sizes come from
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -141,8 +143,18 @@ class LabelRun:
     def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
         """The code went a way that depends on `one NAME other` being `result`."""
 
-    def as_number(self, number: TracedInt) -> None:
+    def as_number(self, number: TracedInt | TracedFloat) -> None:
         """A size was used in arithmetic, where its value matters and not only its meaning."""
+
+    def scaled(self, tensors: Sequence[torch.Tensor], size: Expression, power: float) -> None:
+        """The product of tensors is multiplied by something proportional to `size ** power`."""
+
+    def attends(self, sheet: Sheet) -> None:
+        """Labels along two dimensions, such as heads and the channels of each, went into a product of activations."""
+
+    def splits_heads(self, sheet: Sheet) -> bool:
+        """Tell whether whole heads are cut where this dimension is split, and not channels of each head."""
+        return False
 
     def use(self, expression: Expression, extent: Extent) -> None:
         """An integer must be equal to the size of an extent, also after the cut."""
@@ -181,6 +193,12 @@ class LabelRun:
             if isinstance(tensor, torch.Tensor):
                 self.give(tensor, [])
 
+    def tied(self, sheet: Sheet, dims: Sequence[int]) -> Sheet:
+        """Unify all labels along some dimensions, and return the sheet without these."""
+        first = sheet[tuple(slice(0, 1) if dim in dims else slice(None) for dim in range(sheet.ndim))]
+        self.unify(sheet, first)
+        return first if sheet.all() else np.where((sheet != 0).all(axis=tuple(dims), keepdims=True), first, 0)
+
     # -- integers ----------------------------------------------------------------------------------------------------
 
     def provenance(self, value: int, size: int | None = None) -> Expression | None:
@@ -197,11 +215,9 @@ class LabelRun:
                 literal = value
         return literal
 
-    def scalars_are_numbers(self) -> None:
-        """Note the sizes among the arguments of an operation that computes with them."""
-        for argument in self.pending[0] if self.pending else ():
-            if isinstance(argument, TracedInt):
-                self.as_number(argument)
+    def argument(self, name: str) -> Any:
+        """Return a keyword argument of the call that is running, as the code gave it."""
+        return self.pending[1].get(name) if len(self.pending) > 1 else None
 
     def sizes_provenance(self, sizes: Sequence[int]) -> list[Expression | None]:
         """Return where each of several sizes came from: the arguments that stand side by side with these values.
@@ -297,6 +313,10 @@ class _Functions(TorchFunctionMode):
         if func is torch.Tensor.size:
             size = self.run.traced_size(args[0], args[0].shape)
             return size if len(args) == 1 and not kwargs else size[args[1] if len(args) > 1 else kwargs["dim"]]
+        replacement = FUNCTIONS.get(func)
+        if replacement is not None:
+            with self:
+                return replacement(*args, **(kwargs or {}))
         self.run.pending = (args, kwargs) if kwargs else (args,)
         return func(*args, **kwargs) if kwargs else func(*args)
 
@@ -327,8 +347,17 @@ def running(run: LabelRun) -> Iterator[None]:
     # The fast path is one operation for a whole layer, in which no rule could look.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    root, math.sqrt = math.sqrt, _square_root
     try:
         with torch.inference_mode(), _Functions(run), _Operations(run):
             yield
     finally:
+        math.sqrt = root
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _square_root(number: Any, root: Callable[[Any], float] = math.sqrt) -> float:
+    """`math.sqrt`, the usual way to write the scale of attention, but traced."""
+    if isinstance(number, TracedInt):
+        number = number.proportional()
+    return number**0.5 if isinstance(number, TracedFloat) and number >= 0 else root(number)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from secateur.errors import PlanError, TraceError
+from secateur.graph.atoms import Place
 from secateur.graph.coupling import Coupling, couple
-from secateur.graph.groups import Axis, Graph, Realized
+from secateur.graph.groups import Axis, Graph, Realized, Scale
 from secateur.graph.provenance import DECISIONS, Attribute, Extent, attributes_in, evaluate, extents_in, solved
 from secateur.graph.recording import Decision, Use
 from secateur.graph.tracing import record
 
 COPIES = (1, 2)
-Place = tuple[str, Axis]
 Kept = list[int] | list[list[int]]
 
 
@@ -35,7 +36,7 @@ def realize(graph: Graph, kept: Sequence[np.ndarray]) -> Realized:
     if any((~alive[coupling.unit_of[matrix]]).any() for matrix, _ in coupling.tables) and not graph.on_data:
         keep = _in_order(graph, coupling, alive, keep)
     changed = {str(attribute): value for attribute, value in attributes.items() if value != _now(graph, attribute)}
-    return Realized(_named(graph, keep), changed, {})
+    return Realized(_named(graph, keep), changed, _scales(graph, coupling, alive, attributes))
 
 
 def harmonize(graph: Graph, counts: Sequence[int]) -> list[int] | None:
@@ -195,6 +196,32 @@ def _unsolved(use: Use, size: int) -> str:
     )
 
 
+def _scales(
+    graph: Graph, coupling: Coupling, alive: np.ndarray, attributes: dict[Attribute, int]
+) -> dict[str, tuple[Scale, ...]]:
+    """Return the rows to multiply so that factors that follow a size stay what they were."""
+    small, full = _Size(coupling, alive, 1), _Size(coupling, np.ones_like(alive), 1)
+    found: dict[str, dict[Scale, None]] = {}
+    for scaling in coupling.scalings:
+        before = evaluate(scaling.size, partial(_now, graph), full)
+        after = evaluate(scaling.size, lambda attribute: attributes.get(attribute, _now(graph, attribute)), small)
+        if before != after:
+            factor = (before / after) ** scaling.power
+            for tensor, rows in _rows_of(coupling, scaling.atoms[alive[coupling.unit_of[scaling.atoms]]]).items():
+                whole = len(rows) == graph.tensors[tensor].shape[0]
+                for alias in graph.tensors[tensor].aliases:
+                    found.setdefault(alias, {})[Scale(factor, None if whole else rows)] = None
+    return {name: tuple(scales) for name, scales in found.items()}
+
+
+def _rows_of(coupling: Coupling, atoms: np.ndarray) -> dict[str, tuple[int, ...]]:
+    rows: dict[str, list[int]] = {}
+    for atom in atoms.tolist():
+        tensor, _, index = coupling.atoms.find(atom)
+        rows.setdefault(tensor, []).append(index)
+    return {tensor: tuple(sorted(own)) for tensor, own in rows.items()}
+
+
 # -- order -----------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +261,9 @@ def _at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int)
     shapes = _shapes(graph, coupling, keep, copies)
     try:
         integers = {str(attribute): value for attribute, value in solve(coupling, alive, graph, copies).items()}
-        return couple(record(graph.model, graph.example, graph.free_outputs, integers, shapes, graph.tensors))
+        return couple(
+            record(graph.model, graph.example, graph.free_outputs, integers, shapes, graph.tensors, graph.heads)
+        )
     except (PlanError, TraceError):
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from secateur.errors import TraceError
 from secateur.graph import building
 from secateur.graph import rules as rules  # noqa: PLC0414 - imported to register them
+from secateur.graph.atoms import Place
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.coupling import couple
 from secateur.graph.groups import CallShape, Graph, TensorInfo
@@ -19,10 +20,41 @@ from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
 from secateur.graph.staging import staged, tensor_infos
 
+Attention = Literal["auto", "dims", "heads"]
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
 
+_JIT = (
+    "The model is scripted or traced (torch.jit), so its code cannot be followed. "
+    "Pass the module that it was made from; script the pruned model afterwards."
+)
+_PARALLEL = (
+    "The model is wrapped for several devices, and its calls are not the module's own. "
+    "Pass `model.module`; wrap the pruned model afterwards."
+)
+# By class name, so that nothing is imported for the question: what stands for a module in training or deployment.
+WRAPPERS = {
+    "ScriptModule": _JIT,
+    "ScriptFunction": _JIT,
+    "DataParallel": _PARALLEL,
+    "DistributedDataParallel": _PARALLEL,
+    "FullyShardedDataParallel": _PARALLEL,
+    "OptimizedModule": (
+        "The model is compiled (torch.compile), and compiled code cannot be cut. "
+        "Pass `model._orig_mod`; compile the pruned model afterwards."
+    ),
+    "ExportedProgram": (
+        "The model is an exported program (torch.export), in which all sizes are numbers. "
+        "Pass the module that it was exported from; export the pruned model afterwards."
+    ),
+    "partial": (
+        "The model is a functools.partial, which is no module. Pass the module itself, and give the arguments that the "
+        'partial adds in the example: (x, True), or {"x": x, "flag": True}.'
+    ),
+}
+R = TypeVar("R", bound=Recorder)
 
-def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
+
+def trace(model: nn.Module, example: Any, free_outputs: bool = False, attention: Attention = "auto") -> Graph:
     """Find out which channels of a model are coupled.
 
     The model runs once on tensors without data (on real ones only if its forward reads values); it is left as it was.
@@ -32,6 +64,8 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
         model: any module that runs on `example`, on any device.
         example: a tensor, a tuple of arguments, a dict of keyword arguments, or a list of such calls.
         free_outputs: the channels that leave the model may be cut, too (a backbone on its way into a host).
+        attention: what is cut of attention: "dims", as many channels of every head; "heads", whole heads; "auto", the
+            channels, or the heads where a scale such as 1 / sqrt(head_dim) cannot be kept by multiplying weights.
 
     Raises:
         TraceError: the model itself fails on the example (its own error is shown).
@@ -44,6 +78,9 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
     _check_model(model)
     calls = calls_of(example)
     recorder = record(model, calls, free_outputs=free_outputs)
+    heads = _heads(recorder, attention)
+    if heads:
+        recorder = record(model, calls, free_outputs=free_outputs, heads=heads)
     tensors = building.with_conv_groups(tensor_infos(model), recorder.atoms)
     coupling = couple(recorder)
     groups = building.groups_of(coupling)
@@ -62,15 +99,26 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False) -> Graph:
         example=calls,
         free_outputs=free_outputs,
         on_data=recorder.on_data,
+        heads=heads,
         training_batch=recorder.training_batch,
     )
 
 
+def _heads(run: Recorder, attention: Attention) -> frozenset[Place]:
+    """Return the axes along which whole heads are cut."""
+    if attention not in get_args(Attention):
+        raise TraceError(f"attention={attention!r} is not known. Say one of {', '.join(get_args(Attention))}.")
+    wanted = attention == "heads" or (attention == "auto" and run.unfolded)
+    return frozenset(run.attending) if wanted else frozenset()
+
+
 def _check_model(model: Any) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
+    for kind in type(model).__mro__:
+        if kind.__module__.partition(".")[0] in ("torch", "functools") and kind.__name__ in WRAPPERS:
+            raise TraceError(WRAPPERS[kind.__name__])
+    if isinstance(model, type):
         raise TraceError(
-            "The model is scripted (torch.jit), so its code cannot be followed. "
-            "Pass the module that it was scripted from."
+            f"The model is the class {model.__name__} itself. Pass a module made of it: {model.__name__}()."
         )
     if not isinstance(model, nn.Module):
         raise TraceError(f"The model is a {type(model).__name__}, not a torch.nn.Module. Pass the module itself.")
@@ -92,6 +140,7 @@ def record(
     integers: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     full: Mapping[str, TensorInfo] | None = None,
+    heads: frozenset[Place] = frozenset(),
 ) -> Recorder:
     """Run a model on fresh atoms and return what was recorded.
 
@@ -102,20 +151,21 @@ def record(
         integers: new values of attributes, for a run at other widths.
         shapes: new shapes of tensors by first name, for a run at other widths (on tensors without data only).
         full: the tensors at full width, for such a run.
+        heads: the axes along which whole heads are cut.
     """
     try:
-        return _recorded(Recorder(model, shapes, full), model, calls, free_outputs, integers)
+        return recorded(Recorder(model, shapes, full, heads=heads), model, calls, free_outputs, integers)
     except Exception as error:
         if shapes is not None or any(parameter.is_meta for parameter in model.parameters()):
             raise TraceError(
                 f"The model does not run on tensors without data: {type(error).__name__}: {error}"
             ) from error
-        return _recorded_on_data(model, calls, free_outputs)
+        return _recorded_on_data(model, calls, free_outputs, heads)
 
 
-def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: bool) -> Recorder:
+def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: bool, heads: frozenset[Place]) -> Recorder:
     try:
-        return _recorded(Recorder(model, on_data=True), model, calls, free_outputs, None)
+        return recorded(Recorder(model, on_data=True, heads=heads), model, calls, free_outputs, None)
     except Exception as error:
         raise TraceError(
             f"The model fails on the example by itself: {type(error).__name__}: {str(error).rstrip('. ')}. "
@@ -123,9 +173,10 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
         ) from error
 
 
-def _recorded(
-    run: Recorder, model: nn.Module, calls: Sequence[Call], free_outputs: bool, integers: Mapping[str, int] | None
-) -> Recorder:
+def recorded(
+    run: R, model: nn.Module, calls: Sequence[Call], free_outputs: bool, integers: Mapping[str, int] | None = None
+) -> R:
+    """Run a model with a recorder and return that, full."""
     given = calls
     calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in given]
     stand_in = run.with_data if run.on_data else run.without_data

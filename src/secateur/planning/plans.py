@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import PlanError, nearest
-from secateur.graph.groups import Axis, CallShape, Graph
+from secateur.graph.groups import Axis, CallShape, Graph, Scale
 
 Indices = Sequence[int]
 Kept = (
@@ -27,7 +27,7 @@ class Plan:
     keep: Mapping[str, Mapping[Axis, Kept]]  # every parameter and buffer that shrinks, under each of its names
     fingerprint: Mapping[str, tuple[int, ...]]  # names and shapes of the full model
     attributes: Mapping[str, int] = field(default_factory=dict)  # "branch.layer.sizes[1]" -> what it becomes
-    scales: Mapping[str, float] = field(default_factory=dict)  # tensor -> what its values are multiplied by
+    scales: Mapping[str, Sequence[Scale]] = field(default_factory=dict)  # tensor -> rows to multiply, under each name
     calls: tuple[CallShape, ...] = ()  # the example: MACs hold for these shapes
     statistics: tuple[str, ...] = ()  # cut groups that some norm takes its statistics across
     recipe: Mapping[str, Any] = field(default_factory=dict)  # how the plan came about; any JSON
@@ -38,7 +38,7 @@ class Plan:
         object.__setattr__(self, "keep", plain)
         object.__setattr__(self, "fingerprint", {name: _plain(shape) for name, shape in self.fingerprint.items()})
         object.__setattr__(self, "attributes", {path: int(value) for path, value in self.attributes.items()})
-        object.__setattr__(self, "scales", {name: float(value) for name, value in self.scales.items()})
+        object.__setattr__(self, "scales", {name: tuple(scales) for name, scales in self.scales.items()})
         object.__setattr__(self, "calls", tuple(self.calls))
         object.__setattr__(self, "statistics", tuple(self.statistics))
         object.__setattr__(self, "recipe", _as_json(self.recipe))

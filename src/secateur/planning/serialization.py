@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from secateur.errors import PlanError, nearest
-from secateur.graph.groups import Axis, CallShape
+from secateur.graph.groups import Axis, CallShape, Scale
 from secateur.planning.plans import Kept, Plan
 
 Indices = tuple[int, ...]
@@ -53,7 +53,10 @@ def plan_to_json(plan: Plan) -> str:
         "calls": [{"shapes": call.shapes, "dtypes": call.dtypes} for call in plan.calls],
         "statistics": plan.statistics,
         "attributes": plan.attributes,
-        "scales": plan.scales,
+        "scales": {
+            name: [(one.factor, None if one.rows is None else number_of(one.rows)) for one in scales]
+            for name, scales in plan.scales.items()
+        },
         "lists": list(numbers),
         "keep": keep,
         "fingerprint": plan.fingerprint,
@@ -85,7 +88,7 @@ def plan_from_json(text: str) -> Plan:
         keep=_keep(document["keep"], lists, fingerprint),
         fingerprint=fingerprint,
         attributes=_attributes(document["attributes"]),
-        scales=_scales(document["scales"], fingerprint),
+        scales=_scales(document["scales"], lists, fingerprint),
         calls=tuple(_call(one, f"calls[{n}]") for n, one in enumerate(_sequence(document["calls"], "calls"))),
         statistics=_texts(document["statistics"], "statistics"),
         recipe=_json(_mapping(document["recipe"], "recipe"), "recipe", _DEEPEST),
@@ -195,14 +198,28 @@ def _attributes(value: Any) -> dict[str, int]:
     return found
 
 
-def _scales(value: Any, fingerprint: Mapping[str, Indices]) -> dict[str, float]:
-    found = _mapping(value, "scales")
-    for name, scale in found.items():
+def _scales(value: Any, lists: Sequence[Indices], fingerprint: Mapping[str, Indices]) -> dict[str, tuple[Scale, ...]]:
+    scales = {}
+    for name, entries in _mapping(value, "scales").items():
+        place = f"scales[{name!r}]"
         if name not in fingerprint:
-            raise _wrong(f"scales[{name!r}]", f"is a tensor that the fingerprint lacks.{nearest(name, fingerprint)}")
-        if not _is_number(scale) or not 0 < scale <= sys.float_info.max:
-            raise _wrong(f"scales[{name!r}]", f"is {_shown(scale)}, and a number above 0 is wanted")
-    return {name: float(scale) for name, scale in found.items()}
+            raise _wrong(place, f"is a tensor that the fingerprint lacks.{nearest(name, fingerprint)}")
+        scales[name] = tuple(_scale(entry, lists, fingerprint[name], place) for entry in _sequence(entries, place))
+    return scales
+
+
+def _scale(value: Any, lists: Sequence[Indices], shape: Indices, place: str) -> Scale:
+    entry = _sequence(value, place)
+    if len(entry) != 2:
+        raise _wrong(place, f"holds {_shown(entry)}, and a factor with a list of rows (or null) is wanted")
+    factor, number = entry
+    if not _is_number(factor) or not 0 < factor <= sys.float_info.max:
+        raise _wrong(place, f"is {_shown(factor)}, and a number above 0 is wanted")
+    if number is None:
+        return Scale(float(factor))
+    if not shape:
+        raise _wrong(place, "names rows of a tensor without any")
+    return Scale(float(factor), _inside(_listed(number, lists, place), shape[0], place))
 
 
 def _call(value: Any, place: str) -> CallShape:

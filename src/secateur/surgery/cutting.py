@@ -38,11 +38,8 @@ def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
     check_fits(model, plan)
     small = model if inplace else copied(model)
     for name, info in tensor_infos(small).items():
-        axes = plan.keep.get(name)
-        scale = plan.scales.get(name, 1.0)
-        if axes or scale != 1.0:
-            tensor = named_tensor(small, name)
-            _put(small, info.aliases, _shrunken(tensor, axes or {}, scale))
+        if name in plan.keep or name in plan.scales:
+            _put(small, info.aliases, _shrunken(named_tensor(small, name), plan, name))
     rewrite_integers(small, plan.attributes)
     for path in {"", *(prefix for name in plan.keep for prefix in _prefixes(name))}:
         describe(small.get_submodule(path))
@@ -110,13 +107,27 @@ def _put(model: nn.Module, names: Sequence[str], tensor: torch.Tensor) -> None:
         store[key] = tensor
 
 
-def _shrunken(tensor: torch.Tensor, axes: Mapping[Any, Any], scale: float) -> torch.Tensor:
+def _shrunken(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
     with torch.no_grad():
-        data = kept_values(tensor.detach(), axes)
-        data = data * scale if scale != 1.0 else data.clone(memory_format=torch.preserve_format)
+        data = pruned_values(tensor.detach(), plan, name).clone(memory_format=torch.preserve_format)
     if not isinstance(tensor, nn.Parameter):
         return data
     return type(tensor)(data, requires_grad=tensor.requires_grad)
+
+
+def pruned_values(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
+    """Return what a plan leaves of a tensor: the kept indices, times its scales."""
+    axes = plan.keep.get(name, {})
+    values = kept_values(tensor, axes)
+    for scale in plan.scales.get(name, ()):
+        factors = torch.full(tensor.shape[:1], scale.factor, dtype=tensor.dtype, device=tensor.device)
+        if scale.rows is not None:
+            factors = torch.ones_like(factors)
+            factors[list(scale.rows)] = scale.factor
+        if 0 in axes:
+            factors = factors[list(axes[0])]  # type: ignore[arg-type]
+        values = values * factors.reshape(-1, *(1,) * (values.ndim - 1))
+    return values
 
 
 def kept_values(tensor: torch.Tensor, axes: Mapping[Any, Any]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from secateur.errors import CutError
 from secateur.graph.labels import Sheet, along
+from secateur.graph.rules.attention import attention
 from secateur.graph.rules.contraction import (
     addmm,
     bilinear,
@@ -37,7 +38,7 @@ from secateur.surgery.cutting import check_fits, copied, named_tensor
 
 KEPT, CUT = 1, 2
 GONE = "_secateur_gone"  # attribute of a grouped convolution's weight: which (output, row) pairs are cut
-CONTRACTIONS = (addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
+CONTRACTIONS = (attention, addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
 STATISTICS = (channel_norm, layer_norm, group_norm, softmax, reduce)
 
 

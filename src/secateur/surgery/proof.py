@@ -21,7 +21,7 @@ from secateur.graph.groups import Axis, Graph, Group
 from secateur.graph.staging import one_thread, same_dice, tensor_infos
 from secateur.graph.tracing import tensors_in, trace
 from secateur.planning.plans import Plan
-from secateur.surgery.cutting import check_fits, kept_values, named_tensor
+from secateur.surgery.cutting import check_fits, named_tensor, pruned_values
 from secateur.surgery.masking import silenced
 from secateur.surgery.randomizing import (
     Sides,
@@ -123,10 +123,8 @@ def _check_shapes(small: nn.Module, plan: Plan) -> None:
 
 def _check_values(model: nn.Module, small: nn.Module, plan: Plan) -> None:
     for name in tensor_infos(small):
-        wanted = kept_values(named_tensor(model, name).detach(), plan.keep.get(name, {}))
-        scale = plan.scales.get(name, 1.0)
+        wanted = pruned_values(named_tensor(model, name).detach(), plan, name)
         found = named_tensor(small, name).detach()
-        wanted = wanted * scale if scale != 1.0 else wanted
         if found.is_meta or wanted.is_meta:
             continue
         wanted = wanted.to(found.device)

@@ -11,7 +11,7 @@ from torch import nn
 from secateur.graph.calls import Call
 from secateur.graph.staging import tensor_infos
 from secateur.planning.plans import Plan
-from secateur.surgery.cutting import copied, kept_values, named_tensor
+from secateur.surgery.cutting import copied, named_tensor, pruned_values
 
 LARGEST_SIDE = 128  # pictures larger than this are proved on smaller ones, where the model takes them
 TRIED_SIDES = (64, 96, 128)
@@ -74,8 +74,7 @@ def with_values_of(full: nn.Module, small: nn.Module, plan: Plan) -> nn.Module:
     result = in_evaluation(small, dtype)
     with torch.no_grad():
         for name in tensor_infos(result):
-            values = kept_values(named_tensor(full, name), plan.keep.get(name, {}))
-            named_tensor(result, name).copy_(values * plan.scales.get(name, 1.0))
+            named_tensor(result, name).copy_(pruned_values(named_tensor(full, name), plan, name))
     return result
 
 

@@ -161,6 +161,11 @@ class _Checker(LabelRun):
             raise self.failure(f"channel {self.channel(free[0])}: {why}, though it may be cut")
 
     @override
+    def splits_heads(self, sheet: Sheet) -> bool:
+        heads = self.graph.heads
+        return bool(heads) and not heads.isdisjoint(self.coupling.atoms.places(sheet))
+
+    @override
     def rows(self, matrix: np.ndarray, why: str) -> None: ...
 
     # -- words -------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """One file a family of ATen operations; importing this package registers them all."""
 
 from secateur.graph.rules import (
+    attention,
     contraction,
     indexing,
     movement,
+    multihead,
     normalization,
     pointwise,
     pooling,
@@ -11,4 +13,15 @@ from secateur.graph.rules import (
     shortcuts,
 )
 
-__all__ = ["contraction", "indexing", "movement", "normalization", "pointwise", "pooling", "reduction", "shortcuts"]
+__all__ = [
+    "attention",
+    "contraction",
+    "indexing",
+    "movement",
+    "multihead",
+    "normalization",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "shortcuts",
+]

@@ -24,6 +24,9 @@ def contract(
     summed = [at for at, letter in enumerate(joint) if letter not in result]
     joined = join(run, operands, summed)
     count(run, joined, operands, op, weight)
+    for sheet in joined:
+        if weight is None and len(varying(sheet)) > 1:
+            run.attends(sheet)
     return project(run, joined, joint, result)
 
 
@@ -118,7 +121,7 @@ def bilinear(
         added(run, out, bias)
 
 
-@rule("mm", "matmul", "bmm", "mv", "dot")
+@rule("mm", "matmul", "bmm", "mv", "dot", "vdot")
 def matmul(run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """(..., M, K) by (..., K, N) to (..., M, N), with vectors and broadcasting as torch has them."""
     _matrices(run, out, _matmul_spec(a.ndim, b.ndim), [a, b], "matmul")
@@ -282,18 +285,3 @@ def _groups_kept(run: LabelRun, joined: Sequence[Sheet], groups: int, whole: boo
                 run.use(origin, extent_of(sheet, 1))
         else:
             run.rows(np.moveaxis(sheet, 1, 0).reshape(groups, -1), f"the convolution has {groups} equal groups")
-
-
-@rule("scaled_dot_product_attention")
-def attention(
-    run: LabelRun, out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any
-) -> None:
-    """(..., L, E), (..., S, E), (..., S, V) to (..., L, V); its scale depends on E, so that stays."""
-    for tensor in (q, k):
-        for sheet in run.sheets(tensor):
-            run.fix(sheet, "the scale of attention depends on how many of these there are")
-    lead = ascii_letters[: v.ndim - 2]
-    weights = Operand([], (*out.shape[:-1], v.shape[-2], 1))
-    joint = f"{lead}LSV"
-    values = placed(run.sheets(v), v.shape, f"{lead}SV", joint)
-    run.give(out, contract(run, joint, f"{lead}LV", [weights, values], "matmul", None))

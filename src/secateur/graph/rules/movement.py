@@ -55,20 +55,21 @@ def _checked_block(
     run: LabelRun, moved: Sheet, dims: range, sizes: Sequence[int], origins: Sequence[Expression | None]
 ) -> Sheet | None:
     dims_labelled = [dim for dim in dims if moved.shape[dim] > 1]
-    shrinking = next((dim for dim in reversed(dims_labelled) if not _stiff(origins[dim])), None)
-    if shrinking is None:
+    free = [dim for dim in dims_labelled if not _stiff(origins[dim])]
+    if not free:
         run.fix(moved, f"the size {_written(sizes, dims)} is a number in the code")
         return None
+    shrinking = free[0] if len(free) > 1 and run.splits_heads(moved) else free[-1]
     inner = [dim for dim in dims_labelled if dim > shrinking]
     if inner:
-        first = moved[tuple(slice(0, 1) if dim in inner else slice(None) for dim in range(moved.ndim))]
-        run.unify(moved, first)
+        moved = run.tied(moved, inner)
     outer = [dim for dim in dims_labelled if dim < shrinking]
     if outer:
         run.rows(_table(moved, shrinking), "the dimension is split into equal parts")
-    origin = origins[shrinking]
-    if origin is not None:
-        run.use(origin, extent_of(moved, shrinking, columns=bool(outer)))
+    for dim in [*(dim for dim in outer if dim in free), shrinking]:
+        origin = origins[dim]
+        if origin is not None:
+            run.use(origin, extent_of(moved, dim, columns=bool(outer) and dim == shrinking))
     return moved
 
 
@@ -168,13 +169,15 @@ def made(run: LabelRun, out: torch.Tensor, *args: Any, **kwargs: Any) -> None:
 
 @rule("repeat")
 def repeat(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: Sequence[int]) -> None:
-    """Every copy has the same labels."""
+    """Every copy has the same labels; a single position repeated as often as a live size shrinks with that."""
     result = []
     for sheet in run.sheets(x):
         wide = labels.aligned(sheet, out.ndim)
         counts = [int(n) if size > 1 else 1 for n, size in zip(times, wide.shape, strict=True)]
         result.append(np.tile(wide, counts))
-    run.give(out, result)
+    widened = [_size(x, dim, out) == 1 for dim in range(out.ndim)]
+    lent = sheets_of_sizes(run.sizes_provenance(times))
+    run.give(out, [*result, *(sheet for sheet in lent if all(widened[dim] for dim in labels.varying(sheet)))])
 
 
 @rule("cat", "concat", "concatenate")

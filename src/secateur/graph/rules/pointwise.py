@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateur.graph.joining import broadcast, join
 from secateur.graph.labels import Sheet
+from secateur.graph.provenance import TracedFloat, TracedInt
 from secateur.graph.running import VIEW, LabelRun, rule, tagged
 
 # Operations element by element that this version of torch does not tag as such.
@@ -25,8 +26,8 @@ UNTAGGED = (
 @tagged(torch.Tag.pointwise)
 def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     """Unify the operands; an in-place operation that brings new labels into a view is not followed further."""
-    run.scalars_are_numbers()
     operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    _scalars(run, operands)
     if len(operands) == 1:
         run.give(out, run.sheets(operands[0]))
         return
@@ -36,6 +37,19 @@ def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     if operands[0] is out and hasattr(out, VIEW):
         joined = _known_before(run, out, joined)
     run.give(out, joined)
+
+
+def _scalars(run: LabelRun, operands: list[torch.Tensor]) -> None:
+    """Note the sizes among the arguments of an operation that computes with them."""
+    powers = {"mul": 1.0, "mul_": 1.0, "div": -1.0, "div_": -1.0}
+    name = run.operation._schema.name.removeprefix("aten::")
+    for argument in run.pending[0] if run.pending else ():
+        if isinstance(argument, (TracedInt, TracedFloat)):
+            if name in powers and len(operands) == 1:
+                power = argument.power if isinstance(argument, TracedFloat) else 1.0
+                run.scaled(operands, argument.expression, power * powers[name])
+            else:
+                run.as_number(argument)
 
 
 def _known_before(run: LabelRun, out: torch.Tensor, joined: list[Sheet]) -> list[Sheet]:

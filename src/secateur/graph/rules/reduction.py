@@ -62,12 +62,8 @@ def _outside(run: LabelRun, sheet: Sheet, dims: Sequence[int], keepdim: bool) ->
     if not inside:
         left = [size for dim, size in enumerate(sheet.shape) if keepdim or dim not in dims]
         return sheet.reshape(left)
-    if len(inside) < len(varying(sheet)):
-        first = sheet[tuple(slice(0, 1) if dim in inside else slice(None) for dim in range(sheet.ndim))]
-        run.unify(sheet, first)
-        return _outside(run, first, dims, keepdim)
-    run.statistics(sheet)
-    return None
+    left = whole_statistic(run, sheet, inside)
+    return None if set(varying(left)) <= set(dims) else _outside(run, left, dims, keepdim)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "softmin")
@@ -87,10 +83,7 @@ def whole_statistic(run: LabelRun, sheet: Sheet, dims: Sequence[int]) -> Sheet:
         return sheet
     over_rows = bool(outside) and max(inside) < min(outside)
     if outside:
-        tied = inside if over_rows else outside
-        first = sheet[tuple(slice(0, 1) if dim in tied else slice(None) for dim in range(sheet.ndim))]
-        run.unify(sheet, first)
-        sheet = first
+        sheet = run.tied(sheet, inside if over_rows else outside)
     if not over_rows:
         run.statistics(sheet)
     return sheet
