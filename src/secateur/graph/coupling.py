@@ -15,6 +15,7 @@ from secateur.graph.provenance import Extent, attributes_in
 from secateur.graph.recording import Decision, Recorder, Scaling, Use
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
+DATA = Reason("these channels come from a buffer, which is data like the model's input")
 UNREAD = Reason("no layer reads these channels through weights")
 
 
@@ -70,6 +71,8 @@ def couple(run: Recorder) -> Coupling:
     reasons = _reasons(run, unit_of)
     for unit in _measured(run, unit_of):
         reasons.setdefault(unit, MEASURED)
+    for unit in _data(run, unit_of):
+        reasons.setdefault(unit, DATA)
     rows = TableRows.of(run.tables)
     for unit, reason in _pinned(run, unit_of, rows).items():
         reasons.setdefault(unit, reason)
@@ -119,6 +122,22 @@ def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
         for unit in np.unique(unit_of[atoms]).tolist():
             reasons.setdefault(unit, reason)
     return reasons
+
+
+def _data(run: Recorder, unit_of: np.ndarray) -> list[int]:
+    """Return the units of what buffers give to layers, as a table of coordinates does: no weight makes them."""
+    places = run.atoms.axes
+    table = np.array([False, *(name in run.buffers and name not in run.weights for name, _ in places)])
+    if not table.any():
+        return []
+    axis_of = run.atoms.axis_of() + 1
+    made = np.array([False, *(name not in run.buffers or name in run.weights for name, _ in places)])[axis_of]
+    for labels in run.consumed:
+        made[labels] = False
+    units = np.zeros((2, int(unit_of.max()) + 1), bool)
+    units[0, unit_of[table[axis_of]]] = True
+    units[1, unit_of[made]] = True
+    return np.flatnonzero(units[0] & ~units[1]).tolist()
 
 
 def _measured(run: Recorder, unit_of: np.ndarray) -> list[int]:

@@ -28,6 +28,7 @@ from secateur.graph.provenance import (
     is_literal,
 )
 from secateur.graph.running import LABELS, MEET_DATA, LabelRun, Rule, cells_of
+from secateur.graph.staging import tensor_infos
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
 
@@ -86,6 +87,9 @@ class Recorder(LabelRun):
         self.heads = heads
         self.attending: set[Place] = set()
         self.scalings: list[Scaling] = []
+        self.consumed: list[np.ndarray] = []
+        self.weights: set[str] = set()
+        self.buffers = {name for name, info in tensor_infos(model).items() if info.is_buffer}
         self.unfolded = False  # some scale could not be folded into weights
         self.shapes = shapes or {}
         self.full = full or {}
@@ -265,6 +269,11 @@ class Recorder(LabelRun):
         if attributes_in(size) or extents_in(size):
             self.unfolded = True
             self._numeric(size)
+
+    @override
+    def consumes(self, weight: torch.Tensor, sheet: Sheet) -> None:
+        self.consumed.append(sheet.ravel())
+        self.weights.add(getattr(weight, NAME, ""))
 
     @override
     def attends(self, sheet: Sheet) -> None:

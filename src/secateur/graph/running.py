@@ -130,6 +130,9 @@ class LabelRun:
     def reads(self, sheet: Sheet) -> None:
         """A contraction sums over these labels: this is where the channels are read."""
 
+    def consumes(self, weight: torch.Tensor, sheet: Sheet) -> None:
+        """These labels of a weight stand where it sums over what comes in."""
+
     def pin(self, sheet: Sheet, dims: Sequence[int], why: str) -> None:
         """No position along `dims` may lose all of its labels."""
         self.rows_stay(_rows(sheet, dims), why)

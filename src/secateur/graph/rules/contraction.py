@@ -24,10 +24,19 @@ def contract(
     summed = [at for at, letter in enumerate(joint) if letter not in result]
     joined = join(run, operands, summed)
     count(run, joined, operands, op, weight)
+    if weight is not None:
+        consume(run, weight, operands[1], summed)
     for sheet in joined:
         if weight is None and len(varying(sheet)) > 1:
             run.attends(sheet)
     return project(run, joined, joint, result)
+
+
+def consume(run: LabelRun, weight: torch.Tensor, operand: Operand, summed: Sequence[int]) -> None:
+    """Report which labels of a weight stand where it sums."""
+    for sheet in operand.sheets:
+        if any(dim in summed for dim in varying(sheet)):
+            run.consumes(weight, sheet)
 
 
 def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> list[Sheet]:
@@ -233,6 +242,7 @@ def _convolve(
     channel = x.ndim - positions - 1
     operands = [_inputs(run, x, channel, positions, shape), cells[0]]
     joined = join(run, operands, [JOINT.index("c")])
+    consume(run, weight, cells[0], [JOINT.index("c")])
     apart = [sheet for operand in cells[1:] for sheet in operand.sheets]
     joined += apart
     count(run, joined, operands, "conv", weight, prod(weight.shape[2:]) * out_positions)

@@ -143,7 +143,7 @@ def expand(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sizes: Any = None,
                 run.use(origin, extent_of(sheet, dim))
     lent = run.sheets(sizes) if isinstance(sizes, torch.Tensor) else sheets_of_sizes(origins)
     widened = [_size(x, dim, out) == 1 for dim in range(out.ndim)]
-    sheets += [sheet for sheet in lent if all(widened[dim] for dim in labels.varying(sheet))]
+    sheets += [sheet for sheet in lent if any(widened[dim] for dim in labels.varying(sheet))]
     give_view(run, out, x, sheets)
 
 
