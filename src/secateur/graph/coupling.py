@@ -16,6 +16,7 @@ from secateur.graph.recording import Decision, Recorder, Scaling, Use
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
 DATA = Reason("these channels come from a buffer, which is data like the model's input")
+POSITIONS = Reason("these are positions or entries of a table: no layer makes or reads them as channels")
 UNREAD = Reason("no layer reads these channels through weights")
 
 
@@ -71,7 +72,7 @@ def couple(run: Recorder) -> Coupling:
     reasons = _reasons(run, unit_of)
     for unit in _measured(run, unit_of):
         reasons.setdefault(unit, MEASURED)
-    for unit in _data(run, unit_of):
+    for unit in _data(run, unit_of).tolist():
         reasons.setdefault(unit, DATA)
     rows = TableRows.of(run.tables)
     for unit, reason in _pinned(run, unit_of, rows).items():
@@ -81,6 +82,9 @@ def couple(run: Recorder) -> Coupling:
         free[unit_of[labels]] = True
     for unit in np.flatnonzero(~free & (np.bincount(unit_of) > 1)):  # alone: a kernel extent, which is no channel
         reasons.setdefault(int(unit), UNREAD)
+    for unit in _positions(run, unit_of):
+        if free[unit]:
+            reasons.setdefault(int(unit), POSITIONS)
     free[list(reasons)] = False
     free[unit_of[0]] = False
     hashes = _signatures(run, unit_of, count)
@@ -124,20 +128,25 @@ def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
     return reasons
 
 
-def _data(run: Recorder, unit_of: np.ndarray) -> list[int]:
-    """Return the units of what buffers give to layers, as a table of coordinates does: no weight makes them."""
-    places = run.atoms.axes
-    table = np.array([False, *(name in run.buffers and name not in run.weights for name, _ in places)])
-    if not table.any():
-        return []
-    axis_of = run.atoms.axis_of() + 1
-    made = np.array([False, *(name not in run.buffers or name in run.weights for name, _ in places)])[axis_of]
-    for labels in run.consumed:
-        made[labels] = False
-    units = np.zeros((2, int(unit_of.max()) + 1), bool)
-    units[0, unit_of[table[axis_of]]] = True
-    units[1, unit_of[made]] = True
-    return np.flatnonzero(units[0] & ~units[1]).tolist()
+def _data(run: Recorder, unit_of: np.ndarray) -> np.ndarray:
+    """Return the units of what buffers give to layers, as a table of coordinates does: no layer makes them."""
+    buffer = np.array([False, *(name in run.buffers for name, _ in run.atoms.axes)])[run.atoms.axis_of() + 1]
+    weighed, consumed = _marked(run.weighed, len(unit_of)), _marked(run.consumed, len(unit_of))
+    given = np.isin(np.arange(int(unit_of.max()) + 1), unit_of[buffer & ~weighed])
+    made = np.isin(np.arange(len(given)), unit_of[1:][((~buffer | weighed) & ~consumed)[1:]])
+    return np.flatnonzero(given & ~made)
+
+
+def _positions(run: Recorder, unit_of: np.ndarray) -> np.ndarray:
+    """Return the units that no layer's weight is part of: entries of a table, or tokens."""
+    return np.setdiff1d(unit_of, unit_of[_marked(run.weighed, len(unit_of))])
+
+
+def _marked(labels: Sequence[np.ndarray], size: int) -> np.ndarray:
+    marked = np.zeros(size, bool)
+    for each in labels:
+        marked[each] = True
+    return marked
 
 
 def _measured(run: Recorder, unit_of: np.ndarray) -> list[int]:

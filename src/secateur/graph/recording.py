@@ -27,7 +27,7 @@ from secateur.graph.provenance import (
     extents_in,
     is_literal,
 )
-from secateur.graph.running import LABELS, MEET_DATA, LabelRun, Rule, cells_of
+from secateur.graph.running import LABELS, MEET_DATA, WEIGHT, LabelRun, Rule, cells_of
 from secateur.graph.staging import tensor_infos
 
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
@@ -88,7 +88,7 @@ class Recorder(LabelRun):
         self.attending: set[Place] = set()
         self.scalings: list[Scaling] = []
         self.consumed: list[np.ndarray] = []
-        self.weights: set[str] = set()
+        self.weighed: list[np.ndarray] = []
         self.buffers = {name for name, info in tensor_infos(model).items() if info.is_buffer}
         self.unfolded = False  # some scale could not be folded into weights
         self.shapes = shapes or {}
@@ -124,6 +124,7 @@ class Recorder(LabelRun):
     def _labelled(self, name: str, tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, nn.Parameter):
             stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad and stand_in.is_floating_point())
+            setattr(stand_in, WEIGHT, True)
         if name:
             setattr(stand_in, NAME, name)
             setattr(stand_in, LABELS, lambda: self._fresh(name, tuple(stand_in.shape)))
@@ -271,9 +272,10 @@ class Recorder(LabelRun):
             self._numeric(size)
 
     @override
-    def consumes(self, weight: torch.Tensor, sheet: Sheet) -> None:
-        self.consumed.append(sheet.ravel())
-        self.weights.add(getattr(weight, NAME, ""))
+    def weighs(self, sheet: Sheet, consumed: bool) -> None:
+        self.weighed.append(sheet.ravel())
+        if consumed:
+            self.consumed.append(sheet.ravel())
 
     @override
     def attends(self, sheet: Sheet) -> None:

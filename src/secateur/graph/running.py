@@ -24,6 +24,7 @@ from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Extent, TracedFloat, TracedInt, expression_of, is_literal
 
 LABELS = "_secateur_sheets"  # attribute of a tensor: its sheets
+WEIGHT = "_secateur_weight"  # attribute of a parameter's stand-in, and of views of it
 VIEW = "_secateur_view"  # attribute of a tensor that may share its storage with another
 
 MEET_DATA = "these channels meet values without channels to cut, such as the model's input"
@@ -130,8 +131,8 @@ class LabelRun:
     def reads(self, sheet: Sheet) -> None:
         """A contraction sums over these labels: this is where the channels are read."""
 
-    def consumes(self, weight: torch.Tensor, sheet: Sheet) -> None:
-        """These labels of a weight stand where it sums over what comes in."""
+    def weighs(self, sheet: Sheet, consumed: bool) -> None:
+        """These are labels of a layer's weight; `consumed`: where it sums over what comes in."""
 
     def pin(self, sheet: Sheet, dims: Sequence[int], why: str) -> None:
         """No position along `dims` may lose all of its labels."""
@@ -316,6 +317,8 @@ class _Functions(TorchFunctionMode):
         if func is torch.Tensor.size:
             size = self.run.traced_size(args[0], args[0].shape)
             return size if len(args) == 1 and not kwargs else size[args[1] if len(args) > 1 else kwargs["dim"]]
+        if func in _COUNTS:
+            return math.prod(self.run.traced_size(args[0], args[0].shape))
         replacement = FUNCTIONS.get(func)
         if replacement is not None:
             with self:
@@ -324,6 +327,7 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
+_COUNTS = frozenset({torch.numel, torch.Tensor.numel, torch.Tensor.nelement})
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 

@@ -24,6 +24,7 @@ from secateur.graph.rules.contraction import (
     addmm,
     bilinear,
     convolution,
+    distances,
     einsum,
     linear,
     matmul,
@@ -38,7 +39,7 @@ from secateur.surgery.cutting import check_fits, copied, named_tensor
 
 KEPT, CUT = 1, 2
 GONE = "_secateur_gone"  # attribute of a grouped convolution's weight: which (output, row) pairs are cut
-CONTRACTIONS = (attention, addmm, bilinear, convolution, einsum, linear, matmul, transposed_convolution)
+CONTRACTIONS = (attention, addmm, bilinear, convolution, distances, einsum, linear, matmul, transposed_convolution)
 STATISTICS = (channel_norm, layer_norm, group_norm, softmax, reduce)
 
 

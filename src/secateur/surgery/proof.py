@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ from secateur.surgery.randomizing import (
     Sides,
     random_call,
     randomized,
-    runs,
     settle_statistics,
     smaller_sides,
     with_values_of,
@@ -156,8 +155,7 @@ def _numbers(
     notes: tuple[str, ...],
 ) -> Proof:
     sides = None if graph.on_data else smaller_sides(model, calls)
-    dtype = torch.float64 if _runs_in_double(model, calls, sides) else torch.float32
-    trial = _trial(model, plan, calls, sides, dtype)
+    trial, dtype = _most_precise_trial(model, plan, calls, sides)
     pruned = with_values_of(trial.full, small, plan)
     error = _mask_error(trial, pruned, plan, TOLERANCE[dtype])
     cut = {(tensor, axis) for tensor, axes in plan.keep.items() for axis in axes}
@@ -174,11 +172,15 @@ def _numbers(
     return Proof(values, not graph.on_data, error, single, permutation, sides, notes, precision)
 
 
-def _runs_in_double(model: nn.Module, calls: Sequence[Call], sides: Sides | None) -> bool:
-    """Tell whether a model computes in float64 when it is asked to, and nowhere casts down."""
-    with _Casts() as casts:
-        runs_at_all = runs(randomized(model, SEEDS[0]), [random_call(call, SEEDS[0], sides) for call in calls])
-    return runs_at_all and not casts.down
+def _most_precise_trial(
+    model: nn.Module, plan: Plan, calls: Sequence[Call], sides: Sides | None
+) -> tuple[_Trial, torch.dtype]:
+    """Try in float64; a model that does not run so, or casts down somewhere, is tried in float32."""
+    with _Casts() as casts, suppress(Exception):
+        trial = _trial(model, plan, calls, sides, torch.float64)
+        if not casts.down:
+            return trial, torch.float64
+    return _trial(model, plan, calls, sides, torch.float32), torch.float32
 
 
 class _Casts(TorchDispatchMode):
@@ -208,7 +210,7 @@ class _Trial:
         """Tell whether every output depends on the input; a constant one would hide any error."""
         return all(spread > _least(tensor) for tensor, spread in zip(self.reference, self.spreads, strict=True))
 
-    def rounding(self, plan: Plan | None) -> float:
+    def rounding(self, plan: Plan | None, reference: Sequence[torch.Tensor] | None = None) -> float:
         """Return the error that is no more than this network's own rounding.
 
         That is a hundred times what the smallest change of the inputs does to the outputs, a millionth at most: a deep
@@ -216,7 +218,7 @@ class _Trial:
         """
         smallest = torch.finfo(next((t.dtype for t in self.reference), torch.float64)).eps
         nudged = [call.map(lambda t: t * (1 + 2 * smallest) if t.is_floating_point() else t) for call in self.inputs]
-        return min(100 * self.error_of(_masked_outputs(self.full, plan, nudged)), 1e-6)
+        return min(100 * self.error_of(_masked_outputs(self.full, plan, nudged), reference), 1e-6)
 
     def error_of(self, outputs: Sequence[torch.Tensor], reference: Sequence[torch.Tensor] | None = None) -> float:
         """Return the largest difference from the reference, relative to the spread of each output."""
@@ -309,15 +311,15 @@ def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
 
 
 def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tolerance: float) -> float:
-    rounding = trial.rounding(None)
     generator = np.random.default_rng(0)
     for group in groups:
         order = generator.permutation(group.size)
         for member in group.members:
             tensor = named_tensor(trial.full, member.tensor)
             _permute(tensor, member.axis, member.indices, order, graph.tensors[member.tensor].conv_groups)
-    error = trial.error_of(_outputs(trial.full, trial.inputs))
-    if not (error < tolerance or error < rounding):
+    outputs = _outputs(trial.full, trial.inputs)
+    error = trial.error_of(outputs)
+    if not (error < tolerance or error < trial.rounding(None, outputs)):
         raise ProofError(
             f"Permutation: exchanging channels within groups changes the original's output by {error:.1e} of its "
             f"variation (allowed {tolerance:.0e}), so they are not interchangeable. Leave these layers whole (ignore=)."

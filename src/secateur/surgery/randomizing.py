@@ -52,7 +52,9 @@ def settle_statistics(model: nn.Module, calls: Sequence[Call], seed: int) -> Non
             mean.copy_(0.3 * square.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype))
             variance.copy_(square * (torch.rand(mean.shape, generator=generator, dtype=mean.dtype) + 0.5))
 
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    norms = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+    if not norms:
+        return
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     try:
         with torch.no_grad():
@@ -86,7 +88,8 @@ def _drawn(tensor: torch.Tensor, name: str, is_buffer: bool, in_norm: bool, gene
     last = name.rpartition(".")[2]
     if last == "running_var":
         return torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5
-    if in_norm and last == "weight":  # below one, or a hundred residual branches amplify rounding a million times
+    gain = tensor.ndim > 1 and prod(tensor.shape[1:]) == 1 and not is_buffer  # a factor for each channel, as in norms
+    if gain or (in_norm and last == "weight"):  # below one, or a hundred residual branches amplify rounding vastly
         return 0.5 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.25
     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
     if last == "running_mean" or in_norm:

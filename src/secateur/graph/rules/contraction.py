@@ -14,7 +14,7 @@ from secateur.graph.joining import Operand, join, placed
 from secateur.graph.labels import Sheet, varying
 from secateur.graph.provenance import Extent
 from secateur.graph.rules.pooling import passes
-from secateur.graph.running import LabelRun, extent_of, rule
+from secateur.graph.running import WEIGHT, LabelRun, extent_of, rule
 
 
 def contract(
@@ -24,19 +24,16 @@ def contract(
     summed = [at for at, letter in enumerate(joint) if letter not in result]
     joined = join(run, operands, summed)
     count(run, joined, operands, op, weight)
-    if weight is not None:
-        consume(run, weight, operands[1], summed)
     for sheet in joined:
         if weight is None and len(varying(sheet)) > 1:
             run.attends(sheet)
     return project(run, joined, joint, result)
 
 
-def consume(run: LabelRun, weight: torch.Tensor, operand: Operand, summed: Sequence[int]) -> None:
-    """Report which labels of a weight stand where it sums."""
-    for sheet in operand.sheets:
-        if any(dim in summed for dim in varying(sheet)):
-            run.consumes(weight, sheet)
+def weigh(run: LabelRun, weight: Operand, summed: Sequence[int]) -> None:
+    """Report the labels of a weight, and which of them stand where it sums."""
+    for sheet in weight.sheets:
+        run.weighs(sheet, consumed=any(dim in summed for dim in varying(sheet)))
 
 
 def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> list[Sheet]:
@@ -111,6 +108,10 @@ def _matrices(
         placed(run.sheets(tensor), tensor.shape, dims, joint)
         for tensor, dims in zip(tensors, inputs.split(","), strict=True)
     ]
+    summed = [at for at, letter in enumerate(joint) if letter not in result]
+    for tensor, operand in zip(tensors, operands, strict=True):
+        if tensor is weight or hasattr(tensor, WEIGHT):
+            weigh(run, operand, summed)
     run.give(out, contract(run, joint, result, operands, op, weight))
 
 
@@ -153,14 +154,47 @@ def addmm(
     added(run, out, bias)
 
 
+@rule("cdist")
+def distances(run: LabelRun, out: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """(..., P, M) and (..., R, M) to (..., P, R): a sum over M, like a product."""
+    spec = _matmul_spec(a.ndim, b.ndim)
+    left, right = spec.split("->")[0].split(",")
+    _matrices(run, out, f"{left},{right[:-2]}NK->{spec.split('->')[1]}", [a, b], "matmul")
+
+
 @rule("einsum")
 def einsum(run: LabelRun, out: torch.Tensor, equation: str, tensors: Sequence[torch.Tensor], **kwargs: Any) -> None:
-    """Any sum of products without repeated letters or an ellipsis; in others the channels stay."""
-    spec = equation.replace(" ", "")
-    if "->" not in spec or "." in spec or any(len(set(dims)) < len(dims) for dims in spec.split("->")[0].split(",")):
-        run.unknown(run.operation, out, tuple(tensors), {})
-    else:
-        _matrices(run, out, spec, tensors, "matmul")
+    """Any sum of products; where a letter is repeated within an operand, labels along it stay."""
+    inputs, result = _explicit(equation.replace(" ", ""), [tensor.ndim for tensor in tensors])
+    joint = "".join(dict.fromkeys("".join(inputs)))
+    operands = []
+    for tensor, dims in zip(tensors, inputs, strict=True):
+        once = "".join(dict.fromkeys(dims))
+        sheets = [_diagonal(run, sheet, dims) for sheet in run.sheets(tensor)]
+        sizes = [tensor.shape[dims.index(letter)] for letter in once]
+        operands.append(placed([sheet for sheet in sheets if sheet is not None], sizes, once, joint))
+    run.give(out, contract(run, joint, result, operands, "matmul", None))
+
+
+def _explicit(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+    """Write an equation out: letters for the dimensions of an ellipsis, and for the result where there is no arrow."""
+    given, arrow, result = equation.partition("->")
+    inputs = given.split(",")
+    spare = [letter for letter in ascii_letters if letter not in equation]
+    counts = [ndim - len(dims.replace("...", "")) for dims, ndim in zip(inputs, ndims, strict=True)]
+    dots = "".join(spare[: max(counts)])
+    written = [dims.replace("...", dots[len(dots) - n :]) for dims, n in zip(inputs, counts, strict=True)]
+    if not arrow:
+        result = "..." + "".join(sorted(letter for letter in set(given) - set(",.") if given.count(letter) == 1))
+    return written, result.replace("...", dots)
+
+
+def _diagonal(run: LabelRun, sheet: Sheet, dims: str) -> Sheet | None:
+    """Return a sheet with one dimension for each letter; None if it changes along one that is repeated."""
+    if any(dims.count(dims[dim]) > 1 for dim in varying(sheet)):
+        run.fix(sheet, "a diagonal is taken across these")
+        return None
+    return sheet.reshape([size for dim, size in enumerate(sheet.shape) if dims.index(dims[dim]) == dim])
 
 
 # -- convolutions ----------------------------------------------------------------------------------------------------
@@ -242,7 +276,8 @@ def _convolve(
     channel = x.ndim - positions - 1
     operands = [_inputs(run, x, channel, positions, shape), cells[0]]
     joined = join(run, operands, [JOINT.index("c")])
-    consume(run, weight, cells[0], [JOINT.index("c")])
+    for cell in cells:
+        weigh(run, cell, [JOINT.index("c")])
     apart = [sheet for operand in cells[1:] for sheet in operand.sheets]
     joined += apart
     count(run, joined, operands, "conv", weight, prod(weight.shape[2:]) * out_positions)

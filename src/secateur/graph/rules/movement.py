@@ -12,7 +12,7 @@ from secateur.graph import labels
 from secateur.graph.joining import Operand, join
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Extent, is_literal
-from secateur.graph.running import VIEW, LabelRun, extent_of, rule
+from secateur.graph.running import VIEW, WEIGHT, LabelRun, extent_of, rule
 
 
 def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
@@ -21,6 +21,8 @@ def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequenc
     if out is not x:
         setattr(out, VIEW, True)
         setattr(x, VIEW, True)
+        if hasattr(x, WEIGHT):
+            setattr(out, WEIGHT, True)
 
 
 # -- views: split and merge dimensions -------------------------------------------------------------------------------
@@ -193,20 +195,26 @@ def cat(run: LabelRun, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: 
 
 
 def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> list[Sheet]:
-    rows: list[list[Sheet]] = []
-    for part in parts:
-        own = [sheet for sheet in run.sheets(part) if sheet.shape[dim] > 1]
-        for sheet in own:
-            if len(labels.varying(sheet)) > 1:
-                run.fix(sheet, "a labelled part is put beside others along two dimensions")
-        rows.append([sheet for sheet in own if len(labels.varying(sheet)) == 1])
-    levels = range(max((len(row) for row in rows), default=0))
-    return [
-        np.concatenate(
-            [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)], dim
-        )
-        for level in levels
-    ]
+    rows = [[sheet for sheet in run.sheets(part) if sheet.shape[dim] > 1] for part in parts]
+    result = []
+    for level in range(max((len(row) for row in rows), default=0)):
+        own = [
+            row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)
+        ]
+        result.append(_laid_side_by_side(run, own, dim))
+    return result
+
+
+def _laid_side_by_side(run: LabelRun, sheets: Sequence[Sheet], dim: int) -> Sheet:
+    """Concatenate sheets; where some change along further dimensions, positions there must stay for the others."""
+    across = np.broadcast_shapes(*(sheet.shape[:dim] + (1,) + sheet.shape[dim + 1 :] for sheet in sheets))
+    wide = [at for at, size in enumerate(across) if size > 1]
+    for sheet in sheets:
+        if wide and not all(other.shape[at] > 1 for other in sheets for at in wide):
+            run.pin(sheet, wide, "these positions are put beside others that have none to cut")
+    return np.concatenate(
+        [np.broadcast_to(sheet, (*across[:dim], sheet.shape[dim], *across[dim + 1 :])) for sheet in sheets], dim
+    )
 
 
 def _blank(part: torch.Tensor, dim: int) -> Sheet:
@@ -253,6 +261,12 @@ def flip(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dims: Sequence[int])
     run.give(out, [np.flip(sheet, tuple(dims)) for sheet in run.sheets(x)])
 
 
+@rule("rot90")
+def rot90(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: int = 1, dims: Sequence[int] = (0, 1)) -> None:
+    """A plane turned by quarters."""
+    run.give(out, [np.rot90(sheet, int(times), tuple(dims)) for sheet in run.sheets(x)])
+
+
 @rule("roll")
 def roll(run: LabelRun, out: torch.Tensor, x: torch.Tensor, shifts: Any, dims: Any = ()) -> None:
     """Dimensions without labels may turn; labelled ones stay whole."""
@@ -276,6 +290,20 @@ def im2col(run: LabelRun, out: torch.Tensor, x: torch.Tensor, kernel: Sequence[i
             continue
         window = int(kernel[0]) * int(kernel[1])
         result.append(np.repeat(sheet, window if sheet.shape[-3] > 1 else 1, axis=-3).reshape(*sheet.shape[:-3], -1, 1))
+    run.give(out, result)
+
+
+@rule("col2im")
+def col2im(run: LabelRun, out: torch.Tensor, x: torch.Tensor, size: Any, kernel: Sequence[int], *args: Any) -> None:
+    """(N, C * kh * kw, positions) to (N, C, H, W): the places of a channel's window go together."""
+    result: list[Sheet | None] = []
+    for sheet in run.sheets(x):
+        if sheet.shape[-1] > 1:
+            run.fix(sheet, "windows are put together across these positions")
+            continue
+        window = int(kernel[0]) * int(kernel[1]) if sheet.shape[-2] > 1 else 1
+        cells = sheet.reshape(*sheet.shape[:-2], -1, window, 1)
+        result.append(run.tied(cells, [cells.ndim - 2]))
     run.give(out, result)
 
 
