@@ -43,40 +43,62 @@ def relative_error(
     Raises:
         DeadOutputError: no output varies with the input.
     """
-    full = randomized(model, example)
-    narrow = _refilled(small, secateur.cut(full, plan))
-    masked = secateur.mask(full, plan) if reference == "mask" else silenced(full, plan)
-    statistics = _kept_by_weight(masked, plan) if reference == "zeros" else {}
+    kept = kept_of(model, plan)
+    full = randomized(model, example, kept=kept)
+    narrow = refilled(small, secateur.cut(full, plan))
+    masked = secateur.mask(full, plan) if reference == "mask" else filled(full, kept)
+    statistics = {id(one): kept[name] for name, one in named_tensors(masked) if name in kept and reference == "zeros"}
     with masked_statistics(statistics):
-        expected, other = (_answers(masked, example, seed) for seed in (SEED, SEED + 1))
-    found = _answers(narrow, example, SEED)
+        expected, other = (answers(masked, example, seed) for seed in (SEED, SEED + 1))
+    found = answers(narrow, example, SEED)
     assert len(found) == len(expected), f"{len(found)} outputs instead of {len(expected)}"
-    spreads = [_spread(*pair) for pair in zip(expected, other, strict=True)]
+    spreads = [spread_of(*pair) for pair in zip(expected, other, strict=True)]
     if not any(spreads):
         raise DeadOutputError("no output varies with the input, so that comparing them says nothing")
-    return max(_distance(*triple) for triple in zip(found, expected, spreads, strict=True))
+    return max(distance(*triple) for triple in zip(found, expected, spreads, strict=True))
 
 
-def randomized(model: nn.Module, example: Any, seed: int = SEED) -> nn.Module:
-    """Return a copy in float64 and eval mode with random weights, statistics and affine parameters."""
+def randomized(
+    model: nn.Module, example: Any, seed: int = SEED, kept: Mapping[str, torch.Tensor] | None = None
+) -> nn.Module:
+    """Return a copy in float64 and eval mode with random weights, statistics and affine parameters.
+
+    The signal is alive in what is left of it: without what is not `kept`, scales and statistics suit what they see.
+    """
     full = _doubled(copy.deepcopy(model).eval())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in _tensors(full):
+        for name, tensor in named_tensors(full):
             if tensor.is_floating_point():
                 tensor.copy_(_random_like(name.rpartition(".")[2], tensor, generator))
-        _levelled(full, example, generator)
+        if not kept:
+            _levelled(full, example, generator)
+            return full
+        masked = filled(full, kept)
+        _levelled(masked, example, generator)
+        for (name, tensor), (_, suited) in zip(named_tensors(full), named_tensors(masked), strict=True):
+            tensor.copy_(torch.where(kept[name], suited, tensor) if name in kept else suited)
     return full
 
 
 def silenced(full: nn.Module, plan: Any) -> nn.Module:
     """Return a copy in which every removed slice of every tensor is zero (of a running variance: one)."""
+    return filled(full, kept_of(full, plan))
+
+
+def filled(full: nn.Module, kept: Mapping[str, torch.Tensor], value: float = 0.0) -> nn.Module:
+    """Return a copy in which everything that is not kept has one value (a running variance, instead of zero: one)."""
     masked = copy.deepcopy(full)
     with torch.no_grad():
-        for name, tensor in _tensors(masked):
-            if name in plan.keep:
-                tensor[~kept_elements(tensor, plan.keep[name])] = 1 if name.endswith("running_var") else 0
+        for name, tensor in named_tensors(masked):
+            if name in kept and tensor.is_floating_point():
+                tensor[~kept[name]] = 1.0 if value == 0 and name.endswith("running_var") else value
     return masked
+
+
+def kept_of(model: nn.Module, plan: Any) -> dict[str, torch.Tensor]:
+    """Return which elements of each tensor a plan keeps, where not all."""
+    return {name: kept_elements(one, plan.keep[name]) for name, one in named_tensors(model) if name in plan.keep}
 
 
 def kept_elements(tensor: torch.Tensor, keep: Mapping[Any, Any]) -> torch.Tensor:
@@ -148,9 +170,12 @@ def masked_statistics(kept_by_weight: Mapping[int, torch.Tensor]) -> Iterator[No
         return normed if bias is None else normed + bias.view(by_channel)
 
     F.layer_norm, F.group_norm = masked_layer_norm, masked_group_norm
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole layer, which has norms of its own
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         F.layer_norm, F.group_norm = layer_norm, group_norm
 
 
@@ -161,13 +186,8 @@ def _normed(x: torch.Tensor, kept: torch.Tensor, dims: tuple[int, ...], eps: flo
     return (x - mean) / (variance + eps).sqrt()
 
 
-def _kept_by_weight(masked: nn.Module, plan: Any) -> dict[int, torch.Tensor]:
-    return {
-        id(tensor): kept_elements(tensor, plan.keep[name]) for name, tensor in _tensors(masked) if name in plan.keep
-    }
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+def named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return every parameter and buffer with its first name."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 
@@ -213,9 +233,17 @@ def _levelled(full: nn.Module, example: Any, generator: torch.Generator) -> None
             return
         seen.add(id(mean))
         noise, factor = (_random_like(key, mean, generator) for key in ("running_mean", "running_var"))
-        mean.copy_(values.mean(1) + values.std(1) * noise)
-        variance.copy_((values.var(1) + 1e-3) * factor)
+        silent = values.var(1) == 0  # a cut channel: random numbers would be missed, those that suit it would not
+        mean.copy_(torch.where(silent, mean, values.mean(1) + values.std(1) * noise))
+        variance.copy_(torch.where(silent, variance, (values.var(1) + 1e-3) * factor))
 
+    with _hooked(full, scale, centre):
+        for number, call in enumerate(calls_of(example)):
+            _run_on_two(full, call, number)
+
+
+@contextmanager
+def _hooked(full: nn.Module, scale: Any, centre: Any) -> Iterator[None]:
     handles = []
     for module in full.modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
@@ -223,18 +251,34 @@ def _levelled(full: nn.Module, example: Any, generator: torch.Generator) -> None
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             handles.append(module.register_forward_pre_hook(centre))
     try:
-        _answers(full, example, SEED - 1)
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _refilled(small: nn.Module, source: nn.Module) -> nn.Module:
+def _run_on_two(model: nn.Module, call: Call, number: int) -> None:
+    """Run the two inputs that are compared later as one batch, or one of them where a batch is not taken.
+
+    Statistics then suit both, and how they differ: on others a deep network could blow rounding up.
+    """
+    one, other = (random_call(call, seed + 1000 * number) for seed in (SEED, SEED + 1))
+    others = iter(other.tensors())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        try:
+            both = one.map(lambda tensor: torch.cat([tensor, next(others)]))
+            model(*both.args, **both.kwargs)
+        except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
+            model(*one.args, **one.kwargs)
+
+
+def refilled(small: nn.Module, source: nn.Module) -> nn.Module:
     """Return `small` with the numbers of `source`, a model cut by the same plan."""
     filled = _doubled(copy.deepcopy(small).eval())
-    numbers = dict(_tensors(source))
+    numbers = dict(named_tensors(source))
     with torch.no_grad():
-        for name, tensor in _tensors(filled):
+        for name, tensor in named_tensors(filled):
             assert tensor.shape == numbers[name].shape, f"{name}: {tuple(tensor.shape)}, {tuple(numbers[name].shape)}"
             tensor.copy_(numbers[name])
     return filled
@@ -254,18 +298,19 @@ def random_call(call: Call, seed: int) -> Call:
     return call.map(drawn)
 
 
-def _answers(model: nn.Module, example: Any, seed: int) -> list[torch.Tensor]:
-    answers: list[torch.Tensor] = []
+def answers(model: nn.Module, example: Any, seed: int, factor: float = 1.0) -> list[torch.Tensor]:
+    """Return every output of a model for random inputs, which are multiplied by `factor`."""
+    found: list[torch.Tensor] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for number, call in enumerate(calls_of(example)):
-            random = random_call(call, seed + 1000 * number)
+            random = random_call(call, seed + 1000 * number).map(lambda x: x * factor if x.is_floating_point() else x)
             torch.manual_seed(SEED)
             np.random.seed(SEED)  # noqa: NPY002 - models that draw from the global generator
-            answers += tensors_of(model(*random.args, **random.kwargs))
-    return answers
+            found += tensors_of(model(*random.args, **random.kwargs))
+    return found
 
 
-def _spread(expected: torch.Tensor, other: torch.Tensor) -> float:
+def spread_of(expected: torch.Tensor, other: torch.Tensor) -> float:
     """Return how much an output varies over inputs (if those are integers: over its elements); 0 if hardly."""
     if not expected.is_floating_point():
         return 0.0
@@ -274,8 +319,10 @@ def _spread(expected: torch.Tensor, other: torch.Tensor) -> float:
     return spread if spread > 1e-6 * float(expected.abs().max()) else 0.0
 
 
-def _distance(found: torch.Tensor, expected: torch.Tensor, spread: float) -> float:
+def distance(found: torch.Tensor, expected: torch.Tensor, spread: float) -> float:
+    """Return the largest difference in units of `spread`, or of the largest value where that is 0; never NaN."""
     assert found.shape == expected.shape, f"output of shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
     if not expected.is_floating_point():
         return float((found != expected).any())
-    return float((found - expected).abs().max()) / (spread or float(expected.abs().max()) or 1.0)
+    relative = float((found - expected).abs().max()) / (spread or float(expected.abs().max()) or 1.0)
+    return relative if math.isfinite(relative) else math.inf

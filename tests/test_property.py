@@ -1,6 +1,7 @@
 """Random small networks: whatever the coupling, every proof passes and the oracle agrees.
 
-`SECATEUR_EXAMPLES=5000 pytest tests/test_property.py` looks further than the default run.
+`SECATEUR_EXAMPLES=5000 pytest tests/test_property.py` looks further than the default run; so does
+`benchmarks/random_networks.py`, in several processes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import secateur
-from tests.generator import EXAMPLE, Network, programs
+from tests.generator import EXAMPLE, Network, Program, program
 from tests.oracle import DeadOutputError, relative_error
 
 EXAMPLES = int(os.environ.get("SECATEUR_EXAMPLES", "200"))
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Draw a network."""
+    return program(lambda options: draw(st.sampled_from(options)))
 
 
 @hypothesis.settings(

@@ -14,6 +14,10 @@ class TraceError(SecateurError):
     """The model could not be run on the example."""
 
 
+class ExplainError(SecateurError):
+    """A question about a layer that is not there, or that has no channels of its own."""
+
+
 class PlanError(SecateurError):
     """A budget, a configuration or a plan that makes no sense; `tensors` names those that cannot be cut as planned."""
 

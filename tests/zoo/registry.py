@@ -38,6 +38,7 @@ def specimen(
     """Put a class or a function that builds a model into the zoo, under its own name."""
 
     def register(build: B) -> B:
+        assert build.__name__ not in ZOO, f"two specimens are called {build.__name__}"
         ZOO[build.__name__] = Specimen(build, example, cut, whole, prunable, reference)
         return build
 

@@ -21,29 +21,47 @@ class Atoms:
     starts: list[int] = field(default_factory=list)
     total: int = 0  # the last number given; 0 means no atom
     _known: dict[Place, int] = field(default_factory=dict)
+    _numbers: list[np.ndarray] = field(default_factory=list)  # the atoms of every axis
+    _axis_of: dict[int, int] = field(default_factory=dict)  # by the identity of these
 
     def of(self, tensor: str, axis: Axis, size: int) -> np.ndarray:
         """Return the atoms of an axis, numbering them at the first call."""
         at = self._known.get((tensor, axis))
-        if at is None:
-            at = self._known[tensor, axis] = len(self.axes)
-            self.axes.append((tensor, axis))
-            self.starts.append(self.total + 1)
-            self.total += size
-        return np.arange(self.starts[at], self.starts[at] + size, dtype=np.int64)
+        if at is not None:
+            return self._numbers[at]
+        numbers = np.arange(self.total + 1, self.total + 1 + size, dtype=np.int64)
+        numbers.flags.writeable = False
+        at = self._known[tensor, axis] = self._axis_of[id(numbers)] = len(self.axes)
+        self._numbers.append(numbers)
+        self.axes.append((tensor, axis))
+        self.starts.append(self.total + 1)
+        self.total += size
+        return numbers
 
     def known(self, tensor: str, axis: Axis) -> np.ndarray:
         """Return the atoms of an axis that has been numbered."""
-        at = self._known[tensor, axis]
-        end = self.starts[at + 1] if at + 1 < len(self.starts) else self.total + 1
-        return np.arange(self.starts[at], end, dtype=np.int64)
+        return self._numbers[self._known[tensor, axis]]
+
+    def number(self, tensor: str, axis: Axis) -> int | None:
+        """Return the number of an axis; None if it has no atoms."""
+        return self._known.get((tensor, axis))
+
+    def whole(self, labels: np.ndarray) -> int | None:
+        """Return the number of the axis whose atoms these are, all of them and in order; None where that is not seen.
+
+        A view of an axis' own array is known at once; a copy is not.
+        """
+        origin = labels if labels.base is None else labels.base
+        at = self._axis_of.get(id(origin))
+        same = at is not None and self._numbers[at] is origin and labels.size == origin.size
+        return at if same and labels.flags.c_contiguous else None
 
     def __contains__(self, key: Place) -> bool:
         return key in self._known
 
     def sizes(self) -> np.ndarray:
         """Return the size of every axis."""
-        return np.diff([*self.starts, self.total + 1])
+        return np.array([len(numbers) for numbers in self._numbers], np.int64)
 
     def axis_of(self) -> np.ndarray:
         """Return the number of the axis of every atom, with atom 0 as -1."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
+from secateur.graph.labels import digest
 from secateur.graph.provenance import Extent, attributes_in
 from secateur.graph.recording import Decision, Recorder, Scaling, Use
+from secateur.graph.units import Units
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
 DATA = Reason("these channels come from a buffer, which is data like the model's input")
@@ -25,7 +25,7 @@ class Coupling:
     """Atoms sorted into units and families (groups); family -1: not to be cut."""
 
     atoms: Atoms
-    unit_of: np.ndarray  # (atoms + 1,): the unit of every atom; atom 0 has the unit of its own
+    units: Units
     family_of: np.ndarray  # (units,)
     rank_of: np.ndarray  # (units,): the number of a unit within its family
     sizes: np.ndarray  # (families,)
@@ -39,18 +39,14 @@ class Coupling:
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
     rows: TableRows
 
+    @property
+    def unit_of(self) -> np.ndarray:
+        """The unit of every atom, (atoms + 1,); atom 0 has the unit of its own."""
+        return self.units.of_atom
+
     def families(self, labels: np.ndarray) -> np.ndarray:
         """Return the family of every label, -1 for what stays."""
         return np.where(labels == 0, -1, self.family_of[self.unit_of[labels]])
-
-    def linear(self, extent: Extent) -> tuple[float, np.ndarray]:
-        """Return a size as `fixed + counts @ kept`, with the numbers of kept units of each family."""
-        labels = self.narrowed(extent)
-        share = labels.shape[1]
-        families = self.families(labels).ravel()
-        cut = families[families >= 0]
-        counts = np.bincount(cut, minlength=len(self.sizes)) / np.maximum(self.sizes, 1) / share
-        return (families.size - len(cut)) / share, counts
 
     def narrowed(self, extent: Extent) -> np.ndarray:
         """Reduce the labels (n, m) of a dimension to what decides its size: one column, or none that goes."""
@@ -67,39 +63,23 @@ class Coupling:
 
 def couple(run: Recorder) -> Coupling:
     """Sort the atoms of a run."""
-    unit_of = _units(run)
-    count = int(unit_of.max()) + 1
-    reasons = _reasons(run, unit_of)
-    for unit in _measured(run, unit_of):
-        reasons.setdefault(unit, MEASURED)
-    for unit in _data(run, unit_of).tolist():
-        reasons.setdefault(unit, DATA)
     rows = TableRows.of(run.tables)
-    for unit, reason in _pinned(run, unit_of, rows).items():
-        reasons.setdefault(unit, reason)
-    free = np.zeros(count, bool)
-    for labels in run.read:
-        free[unit_of[labels]] = True
-    for unit in np.flatnonzero(~free & (np.bincount(unit_of) > 1)):  # alone: a kernel extent, which is no channel
-        reasons.setdefault(int(unit), UNREAD)
-    for unit in _positions(run, unit_of):
-        if free[unit]:
-            reasons.setdefault(int(unit), POSITIONS)
-    free[list(reasons)] = False
-    free[unit_of[0]] = False
-    hashes = _signatures(run, unit_of, count)
-    family_of, rank_of, sizes = _families(hashes, free, unit_of)
+    _settle_spreads(run, rows)
+    units = Units.of(run.atoms, run.edges)
+    reasons, free = _reasons(run, units, rows)
+    marks = _signatures(run, units)
+    family_of, rank_of, sizes = _families(marks, free, units)
     averaged = np.zeros(len(sizes), bool)
     for labels in run.averaged:
-        found = family_of[unit_of[labels]]
+        found = family_of[units.of_atom[labels]]
         averaged[found[found >= 0]] = True
     return Coupling(
         run.atoms,
-        unit_of,
+        units,
         family_of,
         rank_of,
         sizes,
-        hashes,
+        marks,
         reasons,
         tuple(run.tables),
         tuple(run.uses),
@@ -111,35 +91,75 @@ def couple(run: Recorder) -> Coupling:
     )
 
 
-def _units(run: Recorder) -> np.ndarray:
-    size = run.atoms.total + 1
-    if not run.edges:
-        return np.arange(size)
-    a, b = (np.concatenate(side) for side in zip(*run.edges, strict=True))
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(size, size))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+def _settle_spreads(run: Recorder, rows: TableRows) -> None:
+    """Labels that meet whole rows of a table stay, as rows do; others go together with all that they meet."""
+    for narrow, wide, reason in run.spreads:
+        if rows.lie_within(wide):
+            run.fixed.append((np.unique(narrow[narrow != 0]), reason))
+        else:
+            one, other = (side.ravel() for side in np.broadcast_arrays(narrow, wide))
+            both = (one != 0) & (other != 0)
+            run.edges.append((one[both], other[both]))
+            lone = np.where(both, 0, np.maximum(one, other))
+            run.fixed.append((np.unique(lone[lone != 0]), reason))
+    run.spreads.clear()
 
 
-def _reasons(run: Recorder, unit_of: np.ndarray) -> dict[int, Reason]:
+def _reasons(run: Recorder, units: Units, rows: TableRows) -> tuple[dict[int, Reason], np.ndarray]:
+    """Return the first reason of every unit that stays, and a flag for every unit that may be cut."""
+    unit_of = units.of_atom
     reasons: dict[int, Reason] = {}
+    stays = np.zeros(units.count, bool)
+
+    def keep(some: np.ndarray, reason: Reason) -> None:
+        new = np.unique(some[~stays[some]])
+        stays[new] = True
+        reasons.update(dict.fromkeys(new.tolist(), reason))
+
     for atoms, reason in run.fixed:
-        for unit in np.unique(unit_of[atoms]).tolist():
-            reasons.setdefault(unit, reason)
-    return reasons
+        keep(unit_of[atoms], reason)
+    keep(_measured(run, unit_of, rows), MEASURED)
+    keep(_data(run, units), DATA)
+    for some, reason in _pinned(run, unit_of, rows):
+        keep(some, reason)
+    read = np.zeros(units.count, bool)
+    for labels in run.read:
+        read[unit_of[labels]] = True
+    several = np.bincount(unit_of) > 1  # alone: a kernel extent, which is no channel
+    keep(np.flatnonzero(~read & several), UNREAD)
+    positions = _positions(run, units)
+    keep(positions[read[positions]], POSITIONS)
+    free = read & ~stays
+    free[unit_of[0]] = False
+    return reasons, free
 
 
-def _data(run: Recorder, unit_of: np.ndarray) -> np.ndarray:
+def _data(run: Recorder, units: Units) -> np.ndarray:
     """Return the units of what buffers give to layers, as a table of coordinates does: no layer makes them."""
-    buffer = np.array([False, *(name in run.buffers for name, _ in run.atoms.axes)])[run.atoms.axis_of() + 1]
+    atoms, unit_of = run.atoms, units.of_atom
+    buffers = np.array([name in run.buffers for name, _ in atoms.axes], bool)
+    consumed = {atoms.whole(labels) for labels in run.consumed}
+    if None not in consumed:  # the usual case: whole axes, of which none belongs to a buffer alone
+        weighed = {atoms.whole(labels) for labels in run.weighed}
+        made = {
+            units.twin[at] for at in range(len(buffers)) if at not in consumed and (at in weighed or not buffers[at])
+        }
+        if made.issuperset(units.twin[buffers].tolist()):
+            return np.zeros(0, np.int64)
+    buffer = np.array([False, *buffers])[atoms.axis_of() + 1]
     weighed, consumed = _marked(run.weighed, len(unit_of)), _marked(run.consumed, len(unit_of))
-    given = np.isin(np.arange(int(unit_of.max()) + 1), unit_of[buffer & ~weighed])
-    made = np.isin(np.arange(len(given)), unit_of[1:][((~buffer | weighed) & ~consumed)[1:]])
+    given, made = np.zeros((2, units.count), bool)
+    given[unit_of[buffer & ~weighed]] = True
+    made[unit_of[1:][((~buffer | weighed) & ~consumed)[1:]]] = True
     return np.flatnonzero(given & ~made)
 
 
-def _positions(run: Recorder, unit_of: np.ndarray) -> np.ndarray:
+def _positions(run: Recorder, units: Units) -> np.ndarray:
     """Return the units that no layer's weight is part of: entries of a table, or tokens."""
-    return np.setdiff1d(unit_of, unit_of[_marked(run.weighed, len(unit_of))])
+    weighed = np.zeros(units.count, bool)
+    for labels in run.weighed:
+        weighed[units.of_atom[labels]] = True
+    return np.flatnonzero(~weighed)
 
 
 def _marked(labels: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -149,23 +169,21 @@ def _marked(labels: Sequence[np.ndarray], size: int) -> np.ndarray:
     return marked
 
 
-def _measured(run: Recorder, unit_of: np.ndarray) -> list[int]:
+def _measured(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> np.ndarray:
     """Return the units that give the size of an attribute that is also used as a number."""
     numbers = set(run.numbers)
-    uses = [use for use in run.uses if not numbers.isdisjoint(attributes_in(use.expression))]
-    return np.unique(np.concatenate([unit_of[use.extent.labels].ravel() for use in uses])).tolist() if uses else []
+    uses = [use for use in run.uses if numbers and not numbers.isdisjoint(attributes_in(use.expression))]
+    changing = [use.extent for use in uses if use.extent.columns or not rows.lie_within(use.extent.labels)]
+    return np.concatenate([np.zeros(0, np.int64), *(unit_of[extent.labels].ravel() for extent in changing)])
 
 
-def _pinned(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> dict[int, Reason]:
-    """Return the units that must stay so that no position of a pinned dimension disappears or moves."""
-    reasons: dict[int, Reason] = {}
+def _pinned(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> Iterator[tuple[np.ndarray, Reason]]:
+    """Find the units that must stay so that no position of a pinned dimension disappears or moves."""
     for matrix, reason in run.pins:
         units = unit_of[matrix]
         lone = (units == units[:, :1]).all(axis=1) & (matrix != 0).all(axis=1)
         endangered = units if rows.touch(matrix) and not rows.lie_within(matrix) else units[lone]
-        for unit in np.unique(endangered).tolist():
-            reasons.setdefault(unit, reason)
-    return reasons
+        yield endangered.ravel(), reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +193,7 @@ class TableRows:
     atoms: np.ndarray
     table: np.ndarray
     row: np.ndarray  # numbered through all tables
+    _found: dict[bytes, bool] = field(default_factory=dict)  # answers to `lie_within`, which come at a price
 
     @classmethod
     def of(cls, tables: Sequence[tuple[np.ndarray, Reason]]) -> TableRows:
@@ -186,23 +205,34 @@ class TableRows:
             row.append(np.repeat(last + np.arange(len(matrix)), matrix.shape[1]))
             last += len(matrix)
         if not tables:
-            return cls(*(np.zeros(0, np.int64) for _ in range(3)))
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
         order = np.argsort(np.concatenate(atoms), kind="stable")
-        return cls(*(np.concatenate(part)[order] for part in (atoms, table, row)))
+        return cls(np.concatenate(atoms)[order], np.concatenate(table)[order], np.concatenate(row)[order])
 
     def touch(self, labels: np.ndarray) -> bool:
         """Tell whether any table has one of these labels."""
         return len(self._cells(labels)[0]) > 0
 
     def lie_within(self, labels: np.ndarray) -> bool:
-        """Tell whether, in some table, every row lies within one position of (positions, m) labels."""
+        """Tell whether, in some table, every position of (positions, m) labels holds rows, none of them only in part.
+
+        Several positions may hold the same row, as where keys are repeated for several queries.
+        """
+        key = digest(labels)
+        if key not in self._found:
+            self._found[key] = self._hold(labels)
+        return self._found[key]
+
+    def _hold(self, labels: np.ndarray) -> bool:
         cells, places = self._cells(labels)
         for table in np.unique(self.table[cells]):
             own = self.table[cells] == table
-            rows, place = self.row[cells][own], places[own]
-            order = np.argsort(rows, kind="stable")
-            same_row = np.diff(rows[order]) == 0
-            if not (same_row & (np.diff(place[order]) != 0)).any():
+            met = np.unique(cells[own] * len(labels) + places[own])
+            cell, place = met // len(labels), met % len(labels)
+            held, counts = np.unique(self.row[cell] * len(labels) + place, return_counts=True)
+            rows, sizes = np.unique(self.row[np.unique(cell)], return_counts=True)
+            whole = counts == sizes[np.searchsorted(rows, held // len(labels))]
+            if whole.all() and len(np.unique(place)) == len(labels):
                 return True
         return False
 
@@ -217,37 +247,44 @@ class TableRows:
         return np.repeat(start, counts) + offsets, np.repeat(place, counts)
 
 
-def _signatures(run: Recorder, unit_of: np.ndarray, count: int) -> np.ndarray:
+def _distinct(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return each array once: a second run of the same code, in training or by another call, adds nothing."""
+    return list({(array.shape, array.tobytes()): array for array in arrays}.values())
+
+
+def _signatures(run: Recorder, units: Units) -> np.ndarray:
     """Add up, for every unit, numbers that stand for its axes and its rows in the tables: (units, 2) uint64."""
-    sums = np.zeros((count, 2), np.uint64)
+    sums = np.zeros((units.count, 2), np.uint64)
     if run.atoms.axes:
-        np.add.at(sums, unit_of[1:], run.atoms.hashes()[run.atoms.axis_of()[1:]])
+        of_axis = np.zeros((len(units.twin), 2), np.uint64)
+        np.add.at(of_axis, units.twin, run.atoms.hashes())
+        for column in range(2):  # one by one, for which numpy is much faster
+            np.add.at(sums[:, column], units.of_leads(), of_axis[units.axis, column])
     generator = np.random.default_rng(0)
-    for matrix, _ in run.tables:
+    for matrix in _distinct(matrix for matrix, _ in run.tables):
         marks = generator.integers(0, 2**63, (len(matrix), 2)).astype(np.uint64)
         cells = matrix != 0
-        np.add.at(sums, unit_of[matrix[cells]], marks[np.nonzero(cells)[0]])
-    for labels in run.parts:
+        np.add.at(sums, units.of_atom[matrix[cells]], marks[np.nonzero(cells)[0]])
+    for labels in _distinct(run.parts):
         mark = generator.integers(0, 2**63, 2).astype(np.uint64)
-        np.add.at(sums, np.unique(unit_of[labels[labels != 0]]), mark)
+        np.add.at(sums, np.unique(units.of_atom[labels[labels != 0]]), mark)
     return sums
 
 
-def _families(hashes: np.ndarray, free: np.ndarray, unit_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _families(marks: np.ndarray, free: np.ndarray, units: Units) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Units with the same signature form a family; families and units in the order of their first atoms."""
-    first_atom = np.full(len(hashes), len(unit_of), np.int64)
-    np.minimum.at(first_atom, unit_of, np.arange(len(unit_of)))
-    units = np.flatnonzero(free)
-    units = units[np.argsort(first_atom[units], kind="stable")]
-    family_of = np.full(len(hashes), -1, np.int64)
-    rank_of = np.full(len(hashes), -1, np.int64)
-    _, first, inverse = np.unique(hashes[units], axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order))
-    family_of[units] = number[inverse.ravel()]
-    sizes = np.bincount(family_of[units], minlength=len(order)).astype(np.int64)
-    by_family = np.argsort(family_of[units], kind="stable")
-    starts = np.cumsum(sizes) - sizes
-    rank_of[units[by_family]] = np.arange(len(units)) - np.repeat(starts, sizes)
+    members = np.flatnonzero(free)
+    members = members[np.argsort(units.first_atoms()[members], kind="stable")]
+    by_mark = np.lexsort(marks[members].T)
+    new = np.ones(len(members), bool)
+    new[1:] = (np.diff(marks[members][by_mark], axis=0) != 0).any(axis=1)
+    first = by_mark[new]  # of every family its first member
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    family_of = np.full(units.count, -1, np.int64)
+    rank_of = np.full(units.count, -1, np.int64)
+    family_of[members[by_mark]] = number[np.cumsum(new) - 1]
+    sizes = np.bincount(family_of[members], minlength=len(first)).astype(np.int64)
+    by_family = np.argsort(family_of[members], kind="stable")
+    rank_of[members[by_family]] = np.arange(len(members)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return family_of, rank_of, sizes

@@ -1,104 +1,249 @@
-"""Where a factor can be folded in: the weights that a tensor is proportional to.
+"""Which rows of which weights make up for a number that changes with the channels.
 
-The scale of attention, 1 / sqrt(head_dim), changes with the channels of a head. Multiplying the rows of the layer that
-made the queries makes up for it. A `Fold` travels with a tensor from such a layer on, as long as nothing but movement
-and multiplication happens to it.
+The scale of attention, 1 / sqrt(head_dim), changes with the channels of a head. Rows of the layer that made the queries
+or the keys are multiplied to make up for it, where nothing else notices. For this a `Factor` travels with tensors: by
+what they would change if rows were multiplied and sizes were others. Movement and products carry it on; wherever else
+a tensor is used its factor must be one. These equations are solved for the rows.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 
+from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet, along
-from secateur.graph.rules import contraction, indexing, movement, normalization, pointwise
+from secateur.graph.provenance import Expression, Extent, Operation
+from secateur.graph.rules import attention, contraction, indexing, movement, normalization, pointwise
 from secateur.graph.running import LabelRun, Rule
 
-FOLD = "_secateur_fold"  # attribute of a tensor: what it is proportional to
+FACTOR = "_secateur_factor"  # attribute of a tensor
 
 PASSING = frozenset({
     movement.view, movement.unflatten, movement.permute, movement.transpose, movement.matrix_transpose,
-    movement.squeeze, movement.unsqueeze, movement.expand, movement.repeat, movement.flip, movement.roll,
+    movement.squeeze, movement.unsqueeze, movement.expand, movement.repeat, movement.repeat_interleave, movement.flip,
+    movement.roll,
     indexing.slice_, indexing.narrow, indexing.select, indexing.unbind, indexing.chunk, indexing.split,
     indexing.split_with_sizes, pointwise.same,
 })  # fmt: skip
-PRODUCTS_OF_TENSORS = frozenset({contraction.matmul, contraction.einsum})
 JOINING = frozenset({movement.cat, movement.stack})
-PRODUCTS = frozenset({"mul", "mul_", "div", "div_", "neg", "neg_"})
-SUMS = frozenset({"add", "add_", "sub", "sub_"})
+SHAPES_ONLY = frozenset({pointwise.filled_like, movement.made})
+HEEDING = frozenset({pointwise.pointwise, attention.attention, contraction.addmm})  # they look at scalars themselves
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
+class Rows:
     """Rows of a weight (and bias), each beside the label that it had in the tensor that they made."""
 
     keys: Sequence[Sheet]  # the tensor's sheets
-    rows: Sequence[Sheet]  # the weight's, along its axis 0
-    bias: Sequence[Sheet] | None  # None: there is no bias
-    dim: int  # of the tensor: where the rows lie
-    ndim: int
-    chosen: np.ndarray | None = None  # once the tensor has gone into a product: the atoms
+    stored: Sequence[Sheet]  # those of weight and bias along their axis 0, laid out as in the tensor
 
-    def atoms(self, sheets: Sequence[Sheet]) -> np.ndarray | None:
-        """Return the atoms of the rows that made elements with these labels; None if some are not known."""
-        if self.chosen is not None:
-            return self.chosen
-        columns = [self.keys, self._laid(self.rows), *([] if self.bias is None else [self._laid(self.bias)])]
-        if len(sheets) != 1 or any(len(column) != 1 for column in columns):
-            return None
-        keys, *made = (each.ravel() for each in np.broadcast_arrays(*(column[0] for column in columns)))
-        labels = np.unique(sheets[0])
-        if not np.isin(labels, keys).all():
-            return None
-        found = np.unique(np.concatenate([column[np.isin(keys, labels)] for column in made]))
-        return found if found.all() else None
+    @property
+    def origin(self) -> int:
+        """Return a number that all rows of one weight have in common."""
+        return int(self.stored[0].max())
 
-    def of_product(self, sheets: Sequence[Sheet]) -> Fold | None:
-        """Return what a product with a tensor of these sheets is proportional to."""
-        atoms = self.atoms(sheets)
-        return None if atoms is None else replace(self, chosen=atoms)
-
-    def _laid(self, sheets: Sequence[Sheet]) -> list[Sheet]:
-        """Lay the labels along a weight's axis 0 where they are in the tensor."""
-        return [along(sheet.ravel(), self.ndim, self.dim) for sheet in sheets if sheet.shape[0] == sheet.size > 1]
+    def atoms(self, sheets: Sequence[Sheet]) -> np.ndarray:
+        """Return the atoms of the rows that made elements with these labels; of all rows if that is not known."""
+        every = [each.ravel() for each in np.broadcast_arrays(*self.stored)]
+        if len(sheets) == len(self.keys) == 1:
+            keys = np.broadcast_to(self.keys[0], np.broadcast_shapes(self.keys[0].shape, self.stored[0].shape)).ravel()
+            labels = np.unique(sheets[0])
+            if len(keys) == len(every[0]) and np.isin(labels, keys).all():
+                every = [column[np.isin(keys, labels)] for column in every]
+        return np.unique(np.concatenate(every))
 
 
-def fold_of(run: LabelRun, func: Any, found: Rule | None, out: Any, args: tuple[Any, ...]) -> Fold | None:
-    """Return what the result of an operation is proportional to, if anything."""
-    made = made_by(found, args)
-    if made is not None:
-        weight, bias, dim = made
-        return Fold(run.sheets(out), run.sheets(weight), None if bias is None else run.sheets(bias), dim, out.ndim)
-    if found in PRODUCTS_OF_TENSORS:
-        operands = [arg for arg in tree_leaves(args) if isinstance(arg, torch.Tensor)]
-        folds = [(getattr(operand, FOLD, None), operand) for operand in operands]
-        return next((fold.of_product(run.sheets(operand)) for fold, operand in folds if fold is not None), None)
-    return carried(found, func._schema.name.removeprefix("aten::"), args)
+@dataclass(frozen=True, eq=False)
+class Term:
+    """Rows, of which those count that made the elements with some labels."""
+
+    rows: Rows
+    sheets: Sequence[Sheet] | None = None  # None: those of the tensor that carries the factor
+    power: float = 1.0
 
 
-def carried(found: Rule | None, name: str, args: tuple[Any, ...]) -> Fold | None:
-    """Return what the result of an operation is proportional to, given what its arguments are."""
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A number proportional to a power of a size, and where it was used."""
+
+    expression: Expression
+    power: float
+    reason: Reason
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A product of rows' multipliers and of powers of sizes."""
+
+    terms: tuple[Term, ...] = ()
+    sizes: tuple[Size, ...] = ()
+
+    def bound(self, sheets: Sequence[Sheet]) -> Factor:
+        """Return the factor of a tensor with these sheets, to be combined with those of others."""
+        return Factor(tuple(t if t.sheets is not None else replace(t, sheets=sheets) for t in self.terms), self.sizes)
+
+    def times(self, other: Factor, power: float = 1.0) -> Factor:
+        """Return the product with a power of another factor."""
+        terms = tuple(replace(term, power=term.power * power) for term in other.terms)
+        sizes = tuple(replace(size, power=size.power * power) for size in other.sizes)
+        return Factor(self.terms + terms, self.sizes + sizes)
+
+
+ONE = Factor()
+
+
+def factor_of(run: LabelRun, tensor: Any) -> Factor:
+    """Return the factor that a tensor carries; a parameter or buffer has its own rows."""
+    if not isinstance(tensor, torch.Tensor):
+        return ONE
+    found: Factor | None = getattr(tensor, FACTOR, None)
+    if found is None and isinstance(tensor, torch.nn.Parameter):
+        stored = _along_rows(run.sheets(tensor), tensor.ndim, 0)
+        found = Factor((Term(Rows(run.sheets(tensor), stored)),)) if stored else ONE
+        setattr(tensor, FACTOR, found)
+    return found or ONE
+
+
+def _along_rows(sheets: Sequence[Sheet], ndim: int, dim: int) -> list[Sheet]:
+    """Lay the labels along a weight's axis 0 where they are in a tensor that it made."""
+    found = [sheet for sheet in sheets if sheet.shape[0] == sheet.size > 1]
+    return [along(found[0].ravel(), ndim, dim)] if len(found) == 1 else []
+
+
+def outcome(
+    run: LabelRun, func: Any, found: Rule | None, out: Any, args: tuple[Any, ...], kwargs: Any, sizes: tuple[Size, ...]
+) -> tuple[Factor, list[Factor]]:
+    """Return the factor of an operation's result, and those that the operation would notice.
+
+    Args:
+        run: the run.
+        func: the operation.
+        found: its rule.
+        out: its result.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        sizes: the numbers that it multiplies by.
+    """
+    operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    factors = [factor_of(run, operand) for operand in operands]
+    bound = [factor.bound(run.sheets(operand)) for factor, operand in zip(factors, operands, strict=True)]
     if found in PASSING:
-        return getattr(args[0], FOLD, None)
+        return _passed(run, factors[0], args[0], out), []
     if found in JOINING:
-        folds = {id(fold): fold for fold in (getattr(part, FOLD, None) for part in args[0])}
-        return next(iter(folds.values())) if len(folds) == 1 else None
-    if found is not pointwise.pointwise:
+        return (factors[0], []) if len(set(map(id, factors))) == 1 else _joined(run, out, bound, factors)
+    if found is pointwise.pointwise:
+        return _pointwise(run, func._schema.name.removeprefix("aten::").rstrip("_"), args, operands, bound, sizes)
+    if found is not None and found in SUMS_OF_PRODUCTS:
+        return SUMS_OF_PRODUCTS[found](bound, Factor((), sizes))
+    made = _made(run, found, out, args)
+    if made is not None:
+        bound = [own for own, operand in zip(bound, operands, strict=True) if not _is_one_of(operand, args[1:])]
+    return made or ONE, [] if found in SHAPES_ONLY else bound
+
+
+def _is_one_of(tensor: torch.Tensor, args: Sequence[Any]) -> bool:
+    return any(tensor is arg for arg in args)
+
+
+def _passed(run: LabelRun, factor: Factor, x: torch.Tensor, out: Any) -> Factor:
+    """Pass a factor on; where labels were tied, those that are left no longer say which rows there are."""
+    whole = isinstance(out, torch.Tensor) and out.numel() >= x.numel()
+    before, after = (sum(sheet.size for sheet in run.sheets(tensor)) if whole else 0 for tensor in (x, out))
+    return factor if before <= after else factor.bound(run.sheets(x))
+
+
+def _same_labels(one: Sequence[Sheet], other: Sequence[Sheet]) -> bool:
+    a, b = (np.unique(np.concatenate([np.zeros(1, np.int64), *(s.ravel() for s in side)])) for side in (one, other))
+    return np.array_equal(a, b)
+
+
+def _joined(
+    run: LabelRun, out: torch.Tensor, bound: Sequence[Factor], factors: Sequence[Factor]
+) -> tuple[Factor, list[Factor]]:
+    """Join parameters to one weight or bias, which has the rows of all."""
+    stored = _along_rows(run.sheets(out), out.ndim, 0)
+    if stored and all(_is_parameter(factor) and not factor.sizes for factor in factors):
+        return Factor((Term(Rows(run.sheets(out), stored)),)), []
+    return ONE, list(bound)
+
+
+def _is_parameter(factor: Factor) -> bool:
+    """Tell whether a factor is one of a parameter's rows; a constant such as zeros has none."""
+    return factor is ONE or (len(factor.terms) == 1 and factor.terms[0].sheets is None)
+
+
+def _product(bound: Sequence[Factor], sizes: Factor) -> tuple[Factor, list[Factor]]:
+    return reduce(Factor.times, bound, sizes), []
+
+
+def _added_product(bound: Sequence[Factor], sizes: Factor) -> tuple[Factor, list[Factor]]:
+    """A product of the second and third operand, added to the first."""
+    return ONE, [bound[0], bound[1].times(bound[2]).times(sizes)]
+
+
+def _attention(bound: Sequence[Factor], sizes: Factor) -> tuple[Factor, list[Factor]]:
+    """Queries times keys go through a softmax, values are summed."""
+    return bound[2], [bound[0].times(bound[1]).times(sizes), *bound[3:]]
+
+
+SUMS_OF_PRODUCTS = {
+    contraction.matmul: _product,
+    contraction.einsum: _product,
+    contraction.addmm: _added_product,
+    attention.attention: _attention,
+}
+
+
+def _pointwise(
+    run: LabelRun,
+    name: str,
+    args: tuple[Any, ...],
+    operands: Sequence[torch.Tensor],
+    bound: Sequence[Factor],
+    sizes: tuple[Size, ...],
+) -> tuple[Factor, list[Factor]]:
+    factors = [factor_of(run, operand) for operand in operands]
+    if name in ("mul", "div", "neg") and len(operands) == 1 and operands[0] is args[0]:
+        return (factors[0].times(Factor((), sizes)) if sizes else factors[0]), []
+    if name in ("mul", "div") and len(operands) == 2:
+        one, other = bound
+        if factors[1] is ONE:
+            return factors[0], []
+        return one.times(other, 1.0 if name == "mul" else -1.0), []
+    if name == "masked_fill" and isinstance(args[2], (int, float)) and (args[2] == 0 or math.isinf(args[2])):
+        return factors[0], list(bound[1:])
+    summed = name in ("add", "sub") and len(operands) == 2 and factors[0] is factors[1]
+    if summed and _same_labels(*(run.sheets(operand) for operand in operands)):
+        return factors[0], []
+    return ONE, list(bound)
+
+
+def _made(run: LabelRun, found: Rule | None, out: Any, args: Sequence[Any]) -> Factor | None:
+    """Return the factor of a layer's result: that of the rows of its weight and bias."""
+    made = _weights(found, args)
+    if made is None:
         return None
-    folds = [getattr(arg, FOLD, None) for arg in args if isinstance(arg, torch.Tensor)]
-    if name in PRODUCTS:
-        own = [fold for fold in folds if fold is not None]
-        return own[0] if len(own) == 1 and (len(args) < 2 or not name.startswith("div") or folds[0]) else None
-    return folds[0] if name in SUMS and len(folds) == 2 and folds[0] is folds[1] else None
+    weight, bias, dim = made
+    tensors = [weight] if bias is None else [weight, bias]
+    factors = [factor_of(run, tensor) for tensor in tensors]
+    stored = [_along_rows(run.sheets(tensor), out.ndim, dim) for tensor in tensors]
+    plain = all(factor is not ONE and _is_parameter(factor) for factor in factors) and all(stored)
+    if not plain or (len(factors) > 1 and (factors[0].sizes or factors[1].sizes)):
+        return None
+    return Factor((Term(Rows(run.sheets(out), [laid[0] for laid in stored])),), factors[0].sizes)
 
 
-def made_by(found: Rule | None, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
-    """Return the weight and bias of an operation whose result is proportional to their rows, and along which dim."""
+def _weights(found: Rule | None, args: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
+    """Return weight, bias, and along which dimension of the result their rows lie."""
     if found in (contraction.linear, contraction.convolution):
         bias = args[2] if len(args) > 2 else None
         return args[1], bias, -1 if found is contraction.linear else 1 - args[1].ndim
@@ -108,3 +253,93 @@ def made_by(found: Rule | None, args: tuple[Any, ...]) -> tuple[torch.Tensor, to
         bias = args[3] if len(args) > 3 and isinstance(args[3], torch.Tensor) else None
         return args[2], bias, -1
     return None
+
+
+# -- solving ---------------------------------------------------------------------------------------------------------
+
+
+def solved(noticed: Sequence[Factor]) -> tuple[list[tuple[np.ndarray, Expression, float]], list[Size]]:
+    """Return which rows (atoms) to multiply, for which size and power, so that no factor is noticed.
+
+    A number proportional to `size ** power` is made up for by rows that are multiplied by (before / after) ** power.
+    The sizes for which there are none are returned beside them.
+    """
+    involved = _involved(noticed)
+    sizes = {_key(size.expression): size for factor in involved for size in factor.sizes}
+    if not sizes:
+        return [], []
+    sets = [[(term.rows.atoms(term.sheets or ()), term.power) for term in factor.terms] for factor in involved]
+    classes, members = _classes([atoms for terms in sets for atoms, _ in terms])
+    width = int(classes.max(initial=-1)) + 1
+    unlabelled = np.eye(1, width + len(sizes), classes[0]) if len(members) and members[0] == 0 else np.zeros((0, 0))
+    equations = [*unlabelled]
+    for factor, terms in zip(involved, sets, strict=True):
+        wanted = np.array([sum(s.power for s in factor.sizes if _key(s.expression) == key) for key in sizes])
+        for chosen in itertools.product(*(np.unique(classes[np.searchsorted(members, atoms)]) for atoms, _ in terms)):
+            left = np.zeros(width)
+            np.add.at(left, np.array(chosen, np.int64), [power for _, power in terms])
+            equations.append(np.concatenate([left, wanted]))
+    powers, unsolved = _eliminated(np.array(equations), width)
+    found = [
+        (members[classes == number], size.expression, float(powers[number, column]))
+        for column, size in enumerate(sizes.values())
+        for number in ([] if unsolved[column] else np.flatnonzero(powers[:, column]))
+    ]
+    return found, [size for column, size in enumerate(sizes.values()) if unsolved[column]]
+
+
+def _key(expression: Expression) -> object:
+    """Return the same for sizes that are known to be equal."""
+    if isinstance(expression, Extent):
+        return expression.columns, expression.labels.shape, expression.labels.tobytes()
+    if isinstance(expression, Operation):
+        return expression.name, _key(expression.left), _key(expression.right)
+    return expression
+
+
+def _involved(noticed: Sequence[Factor]) -> list[Factor]:
+    """Return the factors with sizes, and all others that share rows with them, or with those that do."""
+    involved = [factor for factor in noticed if factor.sizes]
+    rest = [factor for factor in noticed if factor.terms and not factor.sizes]
+    origins: set[int] = set()
+    while True:
+        more = {term.rows.origin for factor in involved for term in factor.terms} - origins
+        if not more:
+            return involved
+        origins |= more
+        touching = [factor for factor in rest if any(term.rows.origin in origins for term in factor.terms)]
+        rest = [factor for factor in rest if not any(term.rows.origin in origins for term in factor.terms)]
+        involved += touching
+
+
+def _classes(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a number for every atom of the sets, the same for those that lie in the same sets, and the atoms."""
+    members = np.unique(np.concatenate([np.zeros(0, np.int64), *sets]))
+    marks = np.zeros(len(members), np.uint64)
+    generator = np.random.default_rng(0)
+    for one in sets:
+        marks[np.searchsorted(members, one)] += generator.integers(0, 2**63, dtype=np.uint64)
+    _, first, classes = np.unique(marks, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[classes.ravel()], members
+
+
+def _eliminated(equations: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Solve `width` unknowns for several right sides at once, as many of them zero as can be.
+
+    Returns:
+        the unknowns (width, right sides), and for each right side whether it cannot be solved.
+    """
+    table, row = equations.copy(), 0
+    unknowns = np.zeros((width, table.shape[1] - width))
+    pivots = []
+    for column in range(width):
+        below = np.flatnonzero(np.abs(table[row:, column]) > 1e-9)
+        if len(below):
+            table[[row, row + below[0]]] = table[[row + below[0], row]]
+            table[row] /= table[row, column]
+            others = np.arange(len(table)) != row
+            table[others] -= np.outer(table[others, column], table[row])
+            pivots.append(column)
+            row += 1
+    unknowns[pivots] = np.where(np.abs(table[:row, width:]) > 1e-9, table[:row, width:], 0)
+    return unknowns, (np.abs(table[row:, width:]) > 1e-9).any(axis=0)

@@ -15,6 +15,7 @@ from secateur.graph.costs import Costs
 
 if TYPE_CHECKING:
     from secateur.graph.coupling import Coupling
+    from secateur.graph.explaining import Explanation
 
 Axis = int | Literal["grouped"]
 Indices = np.ndarray  # int64
@@ -159,6 +160,24 @@ class Graph:
     def __repr__(self) -> str:
         params, macs = self.costs.params() / 1e6, self.costs.macs() / 1e9
         return f"Graph({len(self.groups)} groups, {params:.2f} M parameters, {macs:.3f} GMACs)"
+
+    def explain(self, layer: str) -> Explanation:
+        """Tell with what a layer's channels are coupled and through which operations, or why they stay.
+
+        The model's code runs once more, as in `trace`. `print` it for a text; its fields hold the same as data.
+
+        Args:
+            layer: the name of a layer, under any alias, or of one of its tensors.
+
+        Raises:
+            ExplainError: there is no such layer (the nearest names are offered), or it has no weights.
+
+        Example:
+            >>> print(graph.explain("layer1.0.conv3"))  # doctest: +SKIP
+        """
+        from secateur.graph.explaining import explain
+
+        return explain(self, layer)
 
     def harmonize(self, counts: Sequence[int]) -> list[int] | None:
         """Return how many units of each group the model's own code has at the widths that `counts` give.

@@ -7,6 +7,8 @@ change. 0 means no atom. Sheets are small: a picture's activation carries one of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 
 import numpy as np
 
@@ -23,7 +25,28 @@ def along(atoms: np.ndarray, ndim: int, dim: int) -> Sheet:
 
 def varying(sheet: Sheet) -> tuple[int, ...]:
     """Return the dimensions along which the label changes."""
-    return tuple(dim for dim, size in enumerate(sheet.shape) if size > 1)
+    return _larger_than_one(sheet.shape)
+
+
+@lru_cache(maxsize=1024)
+def _larger_than_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dim for dim, size in enumerate(shape) if size > 1)
+
+
+def digest(labels: np.ndarray) -> bytes:
+    """Return the same for labels that are the same."""
+    return blake2b(repr(labels.shape).encode() + labels.tobytes(), digest_size=16).digest()
+
+
+def complete(sheet: Sheet) -> bool:
+    """Tell whether every element belongs to an atom."""
+    return bool(np.count_nonzero(sheet) == sheet.size)
+
+
+def rows_along(sheet: Sheet, dims: Sequence[int]) -> np.ndarray:
+    """Return (positions along `dims`, labels there)."""
+    front = np.moveaxis(sheet, dims, range(len(dims)))
+    return front.reshape(int(np.prod(front.shape[: len(dims)])), -1)
 
 
 def aligned(sheet: Sheet, ndim: int) -> Sheet:
@@ -38,16 +61,16 @@ def compressed(sheet: Sheet) -> Sheet | None:
             first = sheet[(slice(None),) * dim + (slice(0, 1),)]
             if sheet.strides[dim] == 0 or (sheet == first).all():
                 sheet = first
-    return sheet if sheet.any() else None
+    return sheet if np.count_nonzero(sheet) else None
 
 
 def merged(one: Sheet, other: Sheet) -> Sheet:
     """Join two unified sheets: labels that met are tied, so either will do; where one met none it is dropped."""
-    both = one.all() and other.all()
-    if both and _covers(other.shape, one.shape):
-        return one
-    if both and _covers(one.shape, other.shape):
-        return other
+    if complete(one) and complete(other):
+        if one.shape == other.shape or _covers(other.shape, one.shape):
+            return one
+        if _covers(one.shape, other.shape):
+            return other
     return np.where((one != 0) & (other != 0), one, 0)
 
 

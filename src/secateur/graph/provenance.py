@@ -35,6 +35,7 @@ class Extent:
 
     labels: np.ndarray  # (size, m)
     columns: bool = False  # the columns of a table: each row loses its own
+    sheet: np.ndarray | None = None  # the sheet that the labels were taken from
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,6 @@ DECISIONS: dict[str, Callable[[int, int], int]] = {
     ">=": operator.ge,
     "%": operator.mod,
     "&": operator.and_,
-    ">>": operator.rshift,
 }
 
 
@@ -97,7 +97,11 @@ class TracedFloat(float):
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
         return float, (float.__float__(self),)
 
-    def _number(self) -> float:
+    def __float__(self) -> float:
+        return self.untraced()
+
+    def untraced(self) -> float:
+        """Return the number itself, and tell that it was used as one."""
         if self.listener is not None:
             self.listener.as_number(self)
         return float.__float__(self)
@@ -105,33 +109,38 @@ class TracedFloat(float):
     def _proportional(self, value: float, power: float) -> TracedFloat:
         return TracedFloat(value, self.expression, power, self.listener)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc is np.sqrt and len(inputs) == 1:
+            return self**0.5
+        return getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
+
     def __mul__(self, other: Any) -> Any:
         if type(other) in (int, float):
             return self._proportional(float.__float__(self) * other, self.power)
-        return NotImplemented if isinstance(other, torch.Tensor) else self._number() * other
+        return NotImplemented if isinstance(other, torch.Tensor) else self.untraced() * other
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
         if type(other) in (int, float):
             return self._proportional(float.__float__(self) / other, self.power)
-        return NotImplemented if isinstance(other, torch.Tensor) else self._number() / other
+        return NotImplemented if isinstance(other, torch.Tensor) else self.untraced() / other
 
     def __rtruediv__(self, other: Any) -> Any:
         if type(other) in (int, float):
             return self._proportional(other / float.__float__(self), -self.power)
-        return NotImplemented if isinstance(other, torch.Tensor) else other / self._number()
+        return NotImplemented if isinstance(other, torch.Tensor) else other / self.untraced()
 
     def __pow__(self, other: Any, modulus: None = None) -> Any:
         if type(other) in (int, float):
             return self._proportional(float.__float__(self) ** other, self.power * other)
-        return self._number() ** other
+        return self.untraced() ** other
 
     def __add__(self, other: Any) -> Any:
-        return NotImplemented if isinstance(other, torch.Tensor) else self._number() + other
+        return NotImplemented if isinstance(other, torch.Tensor) else self.untraced() + other
 
     def __sub__(self, other: Any) -> Any:
-        return NotImplemented if isinstance(other, torch.Tensor) else self._number() - other
+        return NotImplemented if isinstance(other, torch.Tensor) else self.untraced() - other
 
 
 class TracedInt(int):
@@ -190,27 +199,33 @@ class TracedInt(int):
     def __and__(self, other: Any) -> Any:
         return self._decided("&", other, int.__and__(self, other))
 
-    def __rshift__(self, other: Any) -> Any:
-        return self._decided(">>", other, int.__rshift__(self, other))
-
     def __bool__(self) -> bool:
         result = int.__bool__(self)
         self._decided("==", 0, not result)
         return result
 
     def __str__(self) -> str:
-        return str(self._number())
+        return str(self.untraced())
 
     def __format__(self, spec: str) -> str:
-        return format(self._number(), spec)
+        return format(self.untraced(), spec)
 
-    def _number(self) -> int:
+    def untraced(self) -> int:
+        """Return the number itself, and tell that it was used as one."""
         if self.listener is not None:
             self.listener.as_number(self)
         return int.__int__(self)
 
     def __float__(self) -> float:
-        return float(self._number())
+        return float(self.untraced())
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Compute with numpy: a power stays traced, as it often is the scale of attention."""
+        if ufunc is np.sqrt and len(inputs) == 1:
+            return self.proportional() ** 0.5
+        if ufunc is np.power and inputs[0] is self and not isinstance(inputs[1], TracedInt):
+            return self.proportional() ** float(inputs[1])
+        return getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
 
     def proportional(self) -> TracedFloat:
         """Return the same number as a float that remembers where it came from."""
@@ -225,14 +240,14 @@ class TracedInt(int):
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
         if type(other) is float:
             return self.proportional() ** other
-        return pow(self._number(), other, modulus)
+        return pow(self.untraced(), other, modulus)
 
     def __rpow__(self, other: Any, modulus: Any = None) -> Any:
-        return pow(other, self._number(), modulus)
+        return pow(other, self.untraced(), modulus)
 
     def _combined(self, name: str, other: object, swapped: bool) -> Any:
         if isinstance(other, float):
-            self._number()
+            self.untraced()
         if not isinstance(other, int) or (name == "//" and (self if swapped else other) == 0):
             return NotImplemented
         left, right = (other, self) if swapped else (self, other)
@@ -263,8 +278,25 @@ class TracedInt(int):
     def __rfloordiv__(self, other: int) -> int:
         return self._combined("//", other, True)
 
+    def __divmod__(self, other: int) -> tuple[int, int]:
+        return self // other, self % other
+
+    def __lshift__(self, other: int) -> int:
+        return self * 2**other
+
+    def __rshift__(self, other: int) -> int:
+        return self // 2**other
+
     def __neg__(self) -> int:
         return self._combined("-", 0, True)
+
+    def __pos__(self) -> int:
+        return self
+
+
+def _plain(value: Any) -> Any:
+    """Return a number for a calculation that is not followed, and note that it was used as one."""
+    return value.untraced() if isinstance(value, (TracedInt, TracedFloat)) else value
 
 
 def expression_of(value: int) -> Expression:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from typing_extensions import override
 
 from secateur.graph import folding
 from secateur.graph.atoms import Atoms, Place
+from secateur.graph.following import Follower
 from secateur.graph.groups import Reason, TensorInfo
-from secateur.graph.labels import Sheet, along
+from secateur.graph.labels import Sheet, along, complete, rows_along, varying
 from secateur.graph.provenance import (
     Attribute,
     Expression,
@@ -27,9 +29,13 @@ from secateur.graph.provenance import (
     extents_in,
     is_literal,
 )
+from secateur.graph.rules import normalization
 from secateur.graph.running import LABELS, MEET_DATA, WEIGHT, LabelRun, Rule, cells_of
-from secateur.graph.staging import tensor_infos
+from secateur.graph.staging import modules_of
 
+ONE_OF_EACH_ROW = "each of these belongs to a whole head or part, and channels go from within all of them"
+Mark = tuple[list[int], tuple[bool, int, int]]  # how much was recorded, and followed
+META = torch.device("meta")
 NAME = "_secateur_name"  # attribute of a stand-in: the tensor's first name
 
 
@@ -87,14 +93,19 @@ class Recorder(LabelRun):
         self.heads = heads
         self.attending: set[Place] = set()
         self.scalings: list[Scaling] = []
+        self.follower = Follower(self, at_once=on_data)
+        self.sizes: list[folding.Size] = []  # that the running operation multiplies by
+        self.spreads: list[tuple[np.ndarray, np.ndarray, Reason]] = []
         self.consumed: list[np.ndarray] = []
         self.weighed: list[np.ndarray] = []
-        self.buffers = {name for name, info in tensor_infos(model).items() if info.is_buffer}
-        self.unfolded = False  # some scale could not be folded into weights
+        self.buffers: set[str] = set()
+        self.unfolded: list[Expression] = []  # sizes whose scale could not be folded into weights
         self.shapes = shapes or {}
         self.full = full or {}
         self.atoms = Atoms()
-        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.modules = modules_of(model)
+        self.paths = {id(module): path for path, module in self.modules}
+        self.parameters: set[str] = set()  # those with channels, of the modules that run
         self.edges: list[tuple[np.ndarray, np.ndarray]] = []
         self.fixed: list[tuple[np.ndarray, Reason]] = []
         self.tables: list[tuple[np.ndarray, Reason]] = []
@@ -107,6 +118,7 @@ class Recorder(LabelRun):
         self.decisions: list[Decision] = []
         self.numbers: list[Attribute] = []
         self.counting = True
+        self.single_values = False  # a norm saw one value of each channel, with which it cannot be trained
         self.on_data = on_data
         self.training_batch = 0
 
@@ -115,22 +127,28 @@ class Recorder(LabelRun):
     def without_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor of the same kind without data; a named one has atoms along every axis."""
         shape = tuple(self.shapes.get(name, tensor.shape))
-        return self._labelled(name, tensor, torch.empty(shape, dtype=tensor.dtype, device="meta"))
+        return self._labelled(name, tensor, torch.empty(shape, dtype=tensor.dtype, device=META))
 
     def with_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy of a tensor, with atoms along every axis; the code may write into it."""
         return self._labelled(name, tensor, tensor.detach().clone())
 
     def _labelled(self, name: str, tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
-        if isinstance(tensor, nn.Parameter):
+        if type(tensor) is not torch.Tensor and isinstance(tensor, nn.Parameter):
             stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad and stand_in.is_floating_point())
             setattr(stand_in, WEIGHT, True)
+            if max(stand_in.shape, default=1) > 1:
+                self.parameters.add(name)
+        elif name:
+            self.buffers.add(name)
         if name:
             setattr(stand_in, NAME, name)
-            setattr(stand_in, LABELS, lambda: self._fresh(name, tuple(stand_in.shape)))
+            setattr(stand_in, LABELS, partial(self._fresh, name, tuple(stand_in.shape)))
         return stand_in
 
     def _fresh(self, name: str, shape: Sequence[int]) -> list[Sheet]:
+        if len(shape) == 1:
+            return [self.atoms.of(name, 0, shape[0])] if shape[0] > 1 else []
         ndim = len(shape)
         return [along(self.atoms.of(name, axis, size), ndim, axis) for axis, size in enumerate(shape) if size > 1]
 
@@ -145,21 +163,19 @@ class Recorder(LabelRun):
         info = self.full.get(getattr(weight, NAME, ""))
         return super().full_cells(weight, groups) if info is None else cells_of(info)
 
-    def idle(self, model: nn.Module) -> bool:
+    def idle(self) -> bool:
         """Tell whether some parameter has not been used."""
-        used = {tensor for tensor, _ in self.atoms.axes}
-        return any(
-            name not in used for name, parameter in model.named_parameters() if max(parameter.shape, default=1) > 1
-        )
+        return not self.parameters <= {"", *(tensor for tensor, _ in self.atoms.axes)}
 
-    def mark(self) -> tuple[int, ...]:
+    def mark(self) -> Mark:
         """Remember how much has been recorded."""
-        return tuple(len(events) for events in self._lists())
+        return [len(events) for events in self._lists()], self.follower.mark()
 
-    def back_to(self, mark: tuple[int, ...]) -> None:
+    def back_to(self, mark: Mark) -> None:
         """Forget what was recorded since; atoms once numbered stay so."""
-        for events, length in zip(self._lists(), mark, strict=True):
+        for events, length in zip(self._lists(), mark[0], strict=True):
             del events[length:]
+        self.follower.back_to(mark[1])
 
     def _lists(self) -> tuple[list[Any], ...]:
         return (
@@ -174,7 +190,7 @@ class Recorder(LabelRun):
             self.parts,
             self.decisions,
             self.numbers,
-            self.scalings,
+            self.spreads,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -185,12 +201,22 @@ class Recorder(LabelRun):
             return
         a, b = (one, other) if one.shape == other.shape else np.broadcast_arrays(one, other)
         a, b = a.ravel(), b.ravel()
-        if a.all() and b.all():
+        if complete(a) and complete(b):
             self.edges.append((a, b))
             return
         met = (a != 0) & (b != 0)
         self.edges.append((a[met], b[met]))
         self.fix(np.where(met, 0, np.maximum(a, b)), MEET_DATA)
+
+    @override
+    def spread(self, narrow: Sheet, wide: Sheet) -> None:
+        if not self.tables:
+            self.unify(narrow, wide)
+            return
+        shape = np.broadcast_shapes(narrow.shape, wide.shape)
+        dims = varying(narrow)
+        positions = rows_along(np.broadcast_to(wide, shape), dims)
+        self.spreads.append((rows_along(narrow, dims)[:, :1], positions, self.where(ONE_OF_EACH_ROW)))
 
     @override
     def fix(self, sheet: Sheet, why: str) -> None:
@@ -218,7 +244,7 @@ class Recorder(LabelRun):
     @override
     def use(self, expression: Expression, extent: Extent) -> None:
         if not is_literal(expression):
-            self.uses.append(Use(expression, extent, self.where("an integer gives this size")))
+            self.uses.append(Use(expression, extent, self.where("the code takes both sizes from one number")))
         elif extent.labels.shape[1] > 1:
             self.rows_stay(extent.labels, f"the size {len(extent.labels)} is a number in the code")
         else:
@@ -227,6 +253,12 @@ class Recorder(LabelRun):
     @override
     def apart(self, labels: np.ndarray) -> None:
         self.parts.append(np.unique(labels))
+
+    @override
+    def found_equal(self, one: TracedInt, other: int) -> None:
+        self.decided(one, "==", other, True)
+        if is_literal(expression_of(other)):
+            self.numbers += attributes_in(one.expression)
 
     @override
     def decided(self, one: TracedInt, name: str, other: int, result: int) -> None:
@@ -243,39 +275,56 @@ class Recorder(LabelRun):
 
     @override
     def as_number(self, number: TracedInt | TracedFloat) -> None:
-        self._numeric(number.expression)
+        self._numeric(number.expression, self.where(f"the size {_now(number.expression)} is used as a number"))
 
-    def _numeric(self, size: Expression) -> None:
+    def _numeric(self, size: Expression, reason: Reason) -> None:
         for extent in extents_in(size):
-            self.fix(extent.labels, f"the size {len(extent.labels)} is used as a number")
+            atoms = np.unique(extent.labels)
+            self.fixed.append((atoms[atoms != 0], reason))
         self.numbers += attributes_in(size)
 
     @override
     def operate(self, func: Any, found: Rule | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.sizes = []
         out = super().operate(func, found, args, kwargs)
-        fold = folding.fold_of(self, func, found, out, args)
-        for tensor in out if isinstance(out, (list, tuple)) else (out,):
-            if fold is not None:
-                setattr(tensor, folding.FOLD, fold)
+        if found is normalization.channel_norm and args[0].ndim > 1 and args[0].numel() == args[0].shape[1]:
+            self.single_values = True
+        if found not in folding.HEEDING:
+            for number in self.traced_arguments():
+                if isinstance(number, TracedFloat):
+                    self.as_number(number)
+        self.follower.operation(func, found, out, args, kwargs, tuple(self.sizes))
         return out
 
     @override
-    def scaled(self, tensors: Sequence[torch.Tensor], size: Expression, power: float) -> None:
-        for tensor in tensors:
-            fold = getattr(tensor, folding.FOLD, None)
-            atoms = None if fold is None else fold.atoms(self.sheets(tensor))
-            if atoms is not None:
-                self.scalings.append(Scaling(atoms, size, power))
-                return
-        if attributes_in(size) or extents_in(size):
-            self.unfolded = True
-            self._numeric(size)
+    def scaled(self, size: Expression, power: float) -> None:
+        self.sizes.append(folding.Size(size, power, self.where(f"the size {_now(size)} is used as a number")))
+
+    @override
+    def emits(self, tensor: torch.Tensor) -> None:
+        self.follower.emits(tensor)
+
+    def settle_scales(self) -> None:
+        """Find out which rows make up for numbers that follow sizes; sizes without such rows stay."""
+        found, unsolved = folding.solved(self.follower.noticed)
+        self.scalings = [Scaling(*each) for each in found]
+        self.unfolded = [size.expression for size in unsolved]
+        for size in unsolved:
+            self._numeric(size.expression, size.reason)
 
     @override
     def weighs(self, sheet: Sheet, consumed: bool) -> None:
         self.weighed.append(sheet.ravel())
         if consumed:
             self.consumed.append(sheet.ravel())
+
+    def heads_to_cut(self) -> frozenset[Place]:
+        """Return the axes of attention, if the scale of some of it cannot follow the channels of a head."""
+        attributes = {attribute for size in self.unfolded for attribute in attributes_in(size)}
+        extents = [extent for size in self.unfolded for extent in extents_in(size)]
+        extents += [use.extent for use in self.uses if not attributes.isdisjoint(attributes_in(use.expression))]
+        found = {place for extent in extents for place in self.atoms.places(extent.labels)}
+        return frozenset() if found.isdisjoint(self.attending) else frozenset(self.attending)
 
     @override
     def attends(self, sheet: Sheet) -> None:
@@ -301,3 +350,9 @@ class Recorder(LabelRun):
                 return path
             frame = frame.f_back
         return ""
+
+
+def _now(size: Expression) -> str:
+    """Say how large a size is, if it is one of a tensor."""
+    extents = extents_in(size)
+    return str(len(extents[0].labels)) if extents else "in " + ", ".join(str(one) for one in attributes_in(size))

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from secateur.graph.groups import Reason, TensorInfo
-from secateur.graph.labels import Sheet
+from secateur.graph.labels import Sheet, rows_along
 from secateur.graph.provenance import Expression, Extent, TracedFloat, TracedInt, expression_of, is_literal
 
 LABELS = "_secateur_sheets"  # attribute of a tensor: its sheets
@@ -117,6 +117,10 @@ class LabelRun:
         """Labels at the same place go together (the sheets broadcast); a label that meets none is fixed."""
         raise NotImplementedError
 
+    def spread(self, narrow: Sheet, wide: Sheet) -> None:
+        """Labels meet others that change along further dimensions, too."""
+        self.unify(narrow, wide)
+
     def fix(self, sheet: Sheet, why: str) -> None:
         """These labels must stay."""
         raise NotImplementedError
@@ -136,7 +140,7 @@ class LabelRun:
 
     def pin(self, sheet: Sheet, dims: Sequence[int], why: str) -> None:
         """No position along `dims` may lose all of its labels."""
-        self.rows_stay(_rows(sheet, dims), why)
+        self.rows_stay(rows_along(sheet, dims), why)
 
     def rows_stay(self, matrix: np.ndarray, why: str) -> None:
         """Every row of labels (r, c) must keep at least one."""
@@ -150,8 +154,11 @@ class LabelRun:
     def as_number(self, number: TracedInt | TracedFloat) -> None:
         """A size was used in arithmetic, where its value matters and not only its meaning."""
 
-    def scaled(self, tensors: Sequence[torch.Tensor], size: Expression, power: float) -> None:
-        """The product of tensors is multiplied by something proportional to `size ** power`."""
+    def scaled(self, size: Expression, power: float) -> None:
+        """The running operation multiplies by a number proportional to `size ** power`."""
+
+    def emits(self, tensor: torch.Tensor) -> None:
+        """A tensor leaves the model."""
 
     def attends(self, sheet: Sheet) -> None:
         """Labels along two dimensions, such as heads and the channels of each, went into a product of activations."""
@@ -172,7 +179,8 @@ class LabelRun:
         """Run one operation, then its rule."""
         out = self.compute(func, args, kwargs)
         if found is not None:
-            found(self, out, *args, **{key: value for key, value in kwargs.items() if key != "out"})
+            given = {key: value for key, value in kwargs.items() if key != "out"} if kwargs else {}
+            found(self, out, *args, **given)
         else:
             self.unknown(func, out, args, kwargs)
         return out
@@ -223,12 +231,19 @@ class LabelRun:
         """Return a keyword argument of the call that is running, as the code gave it."""
         return self.pending[1].get(name) if len(self.pending) > 1 else None
 
-    def sizes_provenance(self, sizes: Sequence[int]) -> list[Expression | None]:
+    def traced_arguments(self) -> list[TracedInt | TracedFloat]:
+        """Return the traced numbers among the arguments of the call that is running."""
+        found: list[TracedInt | TracedFloat] = []
+        for part in self.pending:
+            _gather_traced(part, found)
+        return found
+
+    def sizes_provenance(self, sizes: Sequence[int], after: int = 0) -> list[Expression | None]:
         """Return where each of several sizes came from: the arguments that stand side by side with these values.
 
-        A size that was given as -1 is computed by torch.
+        A size that was given as -1 is computed by torch. The first `after` integers of the call are something else.
         """
-        given = list(_integers(self.pending))
+        given = list(_integers(self.pending))[after:]
         for start in range(len(given) - len(sizes) + 1):
             run = given[start : start + len(sizes)]
             if all(int(a) in (b, -1) for a, b in zip(run, sizes, strict=True)):
@@ -250,11 +265,16 @@ class LabelRun:
 
     def compared(self, one: TracedInt, other: int) -> None:
         """Two integers were found equal while the model ran: they must be equal after the cut, too."""
-        for extent, expression in ((one, other), (other, one)):
-            found = expression_of(extent)
-            if isinstance(found, Extent) and not isinstance(expression_of(expression), Extent):
-                self.use(expression_of(expression), found)
-                return
+        left, right = expression_of(one), expression_of(other)
+        if isinstance(left, Extent):
+            self.use(right, left)
+        elif isinstance(right, Extent):
+            self.use(left, right)
+        else:
+            self.found_equal(one, other)
+
+    def found_equal(self, one: TracedInt, other: int) -> None:
+        """Two integers, neither of them the size of a tensor, were found equal."""
 
     def where(self, why: str) -> Reason:
         """Return a reason with the operation that is running and the user's line that called it."""
@@ -270,12 +290,19 @@ def cells_of(info: TensorInfo) -> tuple[int, int]:
 
 def extent_of(sheet: Sheet, dim: int, columns: bool = False) -> Extent:
     """Return the extent of a labelled dimension; `columns`: of the part of a table that shrinks."""
-    return Extent(np.moveaxis(sheet, dim, 0).reshape(sheet.shape[dim], -1), columns)
+    size = sheet.shape[dim]
+    if sheet.size == size:  # the usual case, and moving axes takes time
+        return Extent(sheet.reshape(size, 1), columns, sheet)
+    return Extent(np.moveaxis(sheet, dim, 0).reshape(size, -1), columns, sheet)
 
 
-def _rows(sheet: Sheet, dims: Sequence[int]) -> np.ndarray:
-    front = np.moveaxis(sheet, dims, range(len(dims)))
-    return front.reshape(int(np.prod(front.shape[: len(dims)])), -1)
+def _gather_traced(value: Any, found: list[TracedInt | TracedFloat]) -> None:
+    """Walk the traced numbers among the arguments of a call, in order."""
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, (TracedInt, TracedFloat)):
+            found.append(item)
+        elif isinstance(item, (tuple, list, dict)):
+            _gather_traced(item, found)
 
 
 def _integers(value: Any) -> Iterator[int]:
@@ -324,15 +351,32 @@ class _Functions(TorchFunctionMode):
             with self:
                 return replacement(*args, **(kwargs or {}))
         self.run.pending = (args, kwargs) if kwargs else (args,)
+        if func in CONVERTING or func in FILLING:
+            for number in _values(func, args, kwargs or {}):
+                self.run.as_number(number)
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
 _COUNTS = frozenset({torch.numel, torch.Tensor.numel, torch.Tensor.nelement})
+CONVERTING = frozenset({torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.Tensor.new_tensor})
+FILLING = frozenset({torch.full, torch.full_like, torch.linspace, torch.Tensor.new_full, torch.Tensor.fill_})
+
+
+def _values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[TracedInt]:
+    """Walk the traced integers that become elements of a tensor, not its sizes."""
+    given = _integers((args, kwargs)) if func in CONVERTING else (*args, *kwargs.values())
+    return (number for number in given if isinstance(number, TracedInt))
+
+
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class _Operations(TorchDispatchMode):
     """Runs each ATen operation and its rule."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # no compiler is at work here, and keeping it out takes time in every operation
 
     def __init__(self, run: LabelRun) -> None:
         super().__init__()

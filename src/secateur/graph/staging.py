@@ -29,6 +29,35 @@ GEOMETRY = frozenset({
 
 # What nn.Module keeps for itself; hooks are called, not copied.
 OWN_KEYS = frozenset(vars(nn.Module()))
+OWN_TABLES = tuple(
+    key
+    for key, value in vars(nn.Module()).items()
+    if isinstance(value, dict) and key not in ("_parameters", "_buffers")
+)
+OWN_KEYS_OF_TORCHS = OWN_KEYS | GEOMETRY
+LEFT = frozenset({bool, float, str, type(None)})  # values of these types stay as they are
+
+
+Modules = list[tuple[str, nn.Module]]  # paths and modules
+
+
+def modules_of(model: nn.Module, again: bool = False) -> Modules:
+    """List paths and modules as `named_modules` does, without its nested generators.
+
+    `again`: list a module under each of its names.
+    """
+    found: Modules = []
+    seen: set[nn.Module] = set()
+    waiting: Modules = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if again or module not in seen:
+            seen.add(module)
+            found.append((path, module))
+            if children := module._modules:
+                start = f"{path}." if path else ""
+                waiting += [(start + name, child) for name, child in reversed(children.items()) if child is not None]
+    return found
 
 
 def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
@@ -36,9 +65,14 @@ def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
 
     Aliases are names of the same tensor object: tied weights, or one module registered twice.
     """
+    return tensors_of(modules_of(model, again=True))
+
+
+def tensors_of(modules: Modules) -> dict[str, TensorInfo]:
+    """List the parameters and buffers of modules, each under all of its names."""
     names: dict[int, list[str]] = {}
     tensors: dict[int, tuple[torch.Tensor, bool]] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
+    for prefix, module in modules:
         for store, is_buffer in ((module._parameters, False), (module._buffers, True)):
             for key, tensor in store.items():
                 if tensor is not None:
@@ -68,19 +102,28 @@ def staged(
         integers: new values of attributes ("path.key", "path.key[0]"), for a run at other widths.
         training: the mode in which the body runs.
     """
-    modules = list(model.named_modules())
-    saved = [(module, dict(module.__dict__)) for _, module in modules]
+    modules = modules_of(model)
+    saved = [(module, dict(vars(module)), _filled(vars(module))) for _, module in modules]
     made: dict[int, Any] = {}
     try:
         for path, module in modules:
             _stage(module, path, stand_in, made, listener, integers or {})
-            module.training = training
+            vars(module)["training"] = training
         with same_dice():
             yield
     finally:
-        for module, dictionary in saved:
-            module.__dict__.clear()
-            module.__dict__.update(dictionary)
+        for module, dictionary, tables in saved:
+            vars(module).clear()
+            vars(module).update(dictionary)
+            for key in OWN_TABLES:  # the code may have put hooks or modules into them
+                if dictionary.get(key):
+                    dictionary[key].clear()
+                    dictionary[key].update(tables.get(key, {}))
+
+
+def _filled(own: dict[str, Any]) -> dict[str, dict[Any, Any]]:
+    """Return copies of the tables of a module with anything in them; few have."""
+    return {key: dict(own[key]) for key in OWN_TABLES if own.get(key)}
 
 
 @contextmanager
@@ -124,11 +167,12 @@ def _stage(
     own = module.__dict__
     for store in ("_parameters", "_buffers"):
         own[store] = {name: replaced(name, tensor) for name, tensor in own[store].items()}
-    torch_made = type(module).__module__.startswith("torch.nn.")
-    for key, value in list(own.items()):
-        if isinstance(value, torch.Tensor):
-            own[key] = replaced("", value)
-        elif key not in OWN_KEYS and not (torch_made and key in GEOMETRY):
+    if "_compiled_call_impl" in own:  # `module.compile()`: what it compiled cannot be followed, its code can
+        own["_compiled_call_impl"] = None
+    torchs = type(module).__module__.startswith("torch.nn.")
+    for key in own.keys() - (OWN_KEYS_OF_TORCHS if torchs else OWN_KEYS):
+        value = own[key]
+        if type(value) not in LEFT:
             own[key] = with_origin(_renewed(_apart(value, replaced, made), path, key, integers), path, key, listener)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
@@ -15,10 +16,12 @@ from secateur.graph import rules as rules  # noqa: PLC0414 - imported to registe
 from secateur.graph.atoms import Place
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.coupling import couple
+from secateur.graph.forms import Forms, equalities_of
 from secateur.graph.groups import CallShape, Graph, TensorInfo
+from secateur.graph.modes import Watch
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
-from secateur.graph.staging import staged, tensor_infos
+from secateur.graph.staging import modules_of, staged, tensors_of
 
 Attention = Literal["auto", "dims", "heads"]
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
@@ -81,15 +84,17 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False, attention:
     heads = _heads(recorder, attention)
     if heads:
         recorder = record(model, calls, free_outputs=free_outputs, heads=heads)
-    tensors = building.with_conv_groups(tensor_infos(model), recorder.atoms)
+    modules = modules_of(model, again=True)
+    tensors = building.with_conv_groups(tensors_of(modules), recorder.atoms)
     coupling = couple(recorder)
+    forms = Forms(coupling)
     groups = building.groups_of(coupling)
-    layers, idle = building.layers_of(model, tensors, coupling)
+    layers, idle = building.layers_of(modules, tensors, coupling)
     return Graph(
         groups=groups,
-        equalities=building.equalities_of(coupling),
+        equalities=equalities_of(forms),
         protected=building.protected_of(coupling),
-        costs=building.costs_of(model, tensors, groups, coupling, recorder.counts),
+        costs=building.costs_of(modules, tensors, forms, recorder.counts),
         tensors=tensors,
         layers=layers,
         unreached=idle,
@@ -108,8 +113,9 @@ def _heads(run: Recorder, attention: Attention) -> frozenset[Place]:
     """Return the axes along which whole heads are cut."""
     if attention not in get_args(Attention):
         raise TraceError(f"attention={attention!r} is not known. Say one of {', '.join(get_args(Attention))}.")
-    wanted = attention == "heads" or (attention == "auto" and run.unfolded)
-    return frozenset(run.attending) if wanted else frozenset()
+    if attention == "auto":
+        return run.heads_to_cut()
+    return frozenset(run.attending) if attention == "heads" else frozenset()
 
 
 def _check_model(model: Any) -> None:
@@ -180,22 +186,14 @@ def recorded(
     given = calls
     calls = [call.map(_on(_device_of(model)) if run.on_data else _without_data) for call in given]
     stand_in = run.with_data if run.on_data else run.without_data
-    run_calls(run, model, calls, stand_in, free_outputs, integers, training=False)
-    if run.idle(model) or _asks_for_training(model):
-        run.counting = False
+    watch = Watch(run)
+    run_calls(run, model, calls, stand_in, free_outputs, integers, training=False, watch=watch)
+    run.training_batch = int(watch.asked)
+    if run.idle() or not watch.settled:
+        run.counting, run.training_batch = False, 0
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)
+    run.settle_scales()
     return run
-
-
-def _asks_for_training(model: nn.Module) -> bool:
-    """Tell whether the code of some module, other than torch's own, does different things in training."""
-    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
-    own = [kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))]
-    return any(
-        "training" in getattr(getattr(value, "__code__", None), "co_names", ())
-        for kind in own
-        for value in vars(kind).values()
-    )
 
 
 def _also_in_training(
@@ -236,9 +234,14 @@ def run_calls(
     free_outputs: bool,
     integers: Mapping[str, int] | None,
     training: bool,
+    watch: Watch | None = None,
 ) -> None:
     """Run every call on labels; what leaves the model is fixed unless it is free."""
-    with staged(model, stand_in, run, integers, training), running(run):
+    with (
+        staged(model, stand_in, run, integers, training),
+        running(run),
+        watch or nullcontext(),
+    ):
         for call in calls:
             output = model(*call.args, **call.kwargs)
             if not free_outputs:
@@ -248,6 +251,7 @@ def run_calls(
 def _fix_outputs(run: LabelRun, model: nn.Module, output: Any) -> None:
     run.operation, run.place = None, _forward_of(model)
     for tensor in tensors_in(output):
+        run.emits(tensor)
         for sheet in run.sheets(tensor):
             run.fix(sheet, "these channels leave the model")
     run.place = None

@@ -157,10 +157,12 @@ def _numbers(
     sides = None if graph.on_data else smaller_sides(model, calls)
     trial, dtype = _most_precise_trial(model, plan, calls, sides)
     pruned = with_values_of(trial.full, small, plan)
-    error = _mask_error(trial, pruned, plan, TOLERANCE[dtype])
+    with _InDouble():
+        error = _mask_error(trial, pruned, plan, TOLERANCE[dtype])
     cut = {(tensor, axis) for tensor, axes in plan.keep.items() for axis in axes}
     groups = [group for group in graph.groups if not cut.isdisjoint((one.tensor, one.axis) for one in group.members)]
-    permutation = _permutation_error(_trial(model, None, calls, sides, dtype), graph, groups, TOLERANCE[dtype])
+    with _InDouble():
+        permutation = _permutation_error(_trial(model, None, calls, sides, dtype), graph, groups, TOLERANCE[dtype])
     single = _single_precision(trial, pruned, plan)
     if dtype is torch.float32:
         notes = (*notes, f"computed in float32, to {TOLERANCE[dtype]:.0e}: the model does not run in float64")
@@ -175,24 +177,31 @@ def _numbers(
 def _most_precise_trial(
     model: nn.Module, plan: Plan, calls: Sequence[Call], sides: Sides | None
 ) -> tuple[_Trial, torch.dtype]:
-    """Try in float64; a model that does not run so, or casts down somewhere, is tried in float32."""
-    with _Casts() as casts, suppress(Exception):
+    """Try in float64; a model that does not run so is tried in float32."""
+    with _InDouble() as double, suppress(Exception):
         trial = _trial(model, plan, calls, sides, torch.float64)
-        if not casts.down:
+        if not double.left:
             return trial, torch.float64
     return _trial(model, plan, calls, sides, torch.float32), torch.float32
 
 
-class _Casts(TorchDispatchMode):
-    """Notices operations that turn double precision into less."""
+class _InDouble(TorchDispatchMode):
+    """Keeps in float64 what is computed there, also where the model's code casts it down."""
 
-    down = False
+    casts = ("aten::to", "aten::_to_copy", "aten::type_as")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = False  # an operation that is no cast turned double precision into less
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor) and out.is_floating_point() and out.dtype != torch.float64:
             inputs = [one for one in tree_leaves(args) if isinstance(one, torch.Tensor)]
-            self.down |= any(one.dtype == torch.float64 for one in inputs)
+            if any(one.dtype == torch.float64 for one in inputs):
+                if func._schema.name in self.casts:
+                    return inputs[0].clone()
+                self.left = True
         return out
 
 

@@ -26,6 +26,7 @@ from secateur.graph.recording import NAME
 from secateur.graph.running import LABELS, LabelRun, Rule, cells_of, user_frame
 from secateur.graph.settling import solve
 from secateur.graph.tracing import repeated, run_calls
+from secateur.planning.composition import remaining_groups
 from secateur.planning.plans import Plan
 
 
@@ -144,12 +145,18 @@ class _Checker(LabelRun):
         a, b = np.broadcast_arrays(one, other)
         a, b = a.ravel(), b.ravel()
         units = self.coupling.unit_of
-        wrong = np.flatnonzero((units[a] != units[b]) & (a != 0) & (b != 0))
+        differ = (units[a] != units[b]) & (a != 0) & (b != 0)
+        wrong = np.flatnonzero(differ & ~self.single[units[a]] & ~self.single[units[b]])
         if len(wrong):
             at = wrong[0]
             raise self.failure(f"at place {at} channel {self.channel(a[at])} meets channel {self.channel(b[at])}")
         lone = np.maximum(a, b)[(a == 0) != (b == 0)]
         self._must_be_whole(lone, "meets values that have no channels")
+
+    @override
+    def spread(self, narrow: Sheet, wide: Sheet) -> None:
+        if (self.coupling.families(narrow) >= 0).any():
+            self.unify(narrow, wide)
 
     @override
     def fix(self, sheet: Sheet, why: str) -> None:
@@ -194,8 +201,9 @@ def _single_units(graph: Graph, plan: Plan) -> np.ndarray:
     single = np.zeros(len(coupling.family_of), bool)
     for name, axis in coupling.atoms.axes:
         labels = labels_of(coupling, plan, name, axis, graph.tensors[name].shape)
-        if labels is not None and len(labels) == 1:
-            single[coupling.unit_of[labels]] = True
+        units = np.zeros(0, np.int64) if labels is None else np.unique(coupling.unit_of[labels])
+        if len(units) == 1:
+            single[units] = True
     alive = alive_units(graph, plan)
     for matrix, _ in coupling.tables:
         living = alive[coupling.unit_of[matrix]]
@@ -216,11 +224,5 @@ def labels_of(coupling: Coupling, plan: Plan, name: str, axis: Axis, shape: Sequ
         return atoms if kept is None else atoms[list(kept)]
     table = atoms.reshape(-1, shape[1])
     outputs = plan.keep[name].get(0, range(shape[0]))
-    groups = _remaining_groups(outputs, shape[0] // len(table), len(kept))  # type: ignore[arg-type]
+    groups = remaining_groups(outputs, shape[0] // len(table), len(kept))  # type: ignore[arg-type]
     return np.concatenate([table[group, list(rows)] for group, rows in zip(groups, kept, strict=True)])  # type: ignore[arg-type]
-
-
-def _remaining_groups(outputs: Sequence[int], each: int, remaining: int) -> np.ndarray:
-    """Return the numbers of the convolution groups that are left, from the outputs that are."""
-    left = np.asarray(outputs)
-    return left[:: len(left) // remaining] // each

@@ -47,11 +47,11 @@ def attention(
 def _note_scale(run: LabelRun, q: torch.Tensor, k: torch.Tensor, scale: float | None) -> None:
     given = run.argument("scale")
     if isinstance(given, TracedFloat):
-        run.scaled([q, k], given.expression, given.power)
+        run.scaled(given.expression, given.power)
     elif scale is None:
         labelled = next((sheet for sheet in run.sheets(q) if sheet.shape[-1] > 1), None)
         if labelled is not None:
-            run.scaled([q, k], extent_of(labelled, q.ndim - 1, columns=True), -0.5)
+            run.scaled(extent_of(labelled, q.ndim - 1, columns=True), -0.5)
 
 
 def _laid(sheets: Sequence[Sheet], shape: Shape, last: str, joint: str) -> Operand:

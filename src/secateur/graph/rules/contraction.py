@@ -12,7 +12,7 @@ import torch
 
 from secateur.graph.joining import Operand, join, placed
 from secateur.graph.labels import Sheet, varying
-from secateur.graph.provenance import Extent
+from secateur.graph.provenance import Extent, TracedFloat, TracedInt
 from secateur.graph.rules.pooling import passes
 from secateur.graph.running import WEIGHT, LabelRun, extent_of, rule
 
@@ -42,13 +42,13 @@ def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> 
     order = [joint.index(letter) for letter in result]
     sheets = []
     for sheet in joined:
-        ending = [dim for dim in varying(sheet) if dim in summed]
-        staying = [dim for dim in varying(sheet) if dim not in summed]
-        if ending:
+        dims = varying(sheet)
+        staying = [dim for dim in dims if dim not in summed]
+        if len(staying) < len(dims):
             run.reads(sheet)
-        if ending and staying:
-            run.pin(sheet, staying, "sums are taken within these positions")
-        elif not ending:
+            if staying:
+                run.pin(sheet, staying, "sums are taken within these positions")
+        else:
             sheets.append(sheet.transpose([*order, *summed]).reshape([sheet.shape[at] for at in order]))
     return sheets
 
@@ -64,11 +64,11 @@ def count(
     """Report the MACs: `factor` times the sizes of all dimensions of the joint space."""
     extents: list[Extent] = []
     for dim in range(len(operands[0].shape)):
-        labelled = next((sheet for sheet in joined if sheet.shape[dim] > 1), None)
-        if labelled is None:
-            factor *= max(operand.shape[dim] for operand in operands)
+        labelled = [sheet for sheet in joined if sheet.shape[dim] > 1]
+        if labelled:
+            extents.append(extent_of(labelled[0], dim))
         else:
-            extents.append(extent_of(labelled, dim))
+            factor *= max([operand.shape[dim] for operand in operands])
     run.macs(op, weight, factor, extents)
 
 
@@ -150,6 +150,11 @@ def addmm(
     run: LabelRun, out: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **kwargs: Any
 ) -> None:
     """A product and an addition."""
+    for name, number in (("alpha", run.argument("alpha")), ("beta", run.argument("beta"))):
+        if isinstance(number, TracedFloat) and name == "alpha":
+            run.scaled(number.expression, number.power)
+        elif isinstance(number, (TracedFloat, TracedInt)):
+            run.as_number(number)
     matmul(run, out, a, b)
     added(run, out, bias)
 
@@ -256,7 +261,7 @@ def transposed_convolution(
 
 def _along_channels(filters: Sheet) -> bool:
     """Tell whether labels change along outputs or inputs; along the kernel they couple to nothing."""
-    return all(size == 1 for size in filters.shape[2:])
+    return max(varying(filters), default=0) < 2
 
 
 def _convolve(
@@ -275,7 +280,7 @@ def _convolve(
     positions, shape = weight.ndim - 2, cells[0].shape
     channel = x.ndim - positions - 1
     operands = [_inputs(run, x, channel, positions, shape), cells[0]]
-    joined = join(run, operands, [JOINT.index("c")])
+    joined = join(run, operands, [JOINT.index("c")], within=True)
     for cell in cells:
         weigh(run, cell, [JOINT.index("c")])
     apart = [sheet for operand in cells[1:] for sheet in operand.sheets]
@@ -314,7 +319,7 @@ def _inputs(run: LabelRun, x: torch.Tensor, channel: int, positions: int, shape:
 
 def _outputs(sheet: Sheet, shape: Sequence[int]) -> Sheet:
     """Merge (n, g, o) into (n, g * o); labels that do not change along both are spread over both."""
-    if sheet.shape[1:] == (1, 1):
+    if sheet.shape[1:] in ((1, 1), (shape[1], shape[2])):
         return sheet
     return np.broadcast_to(sheet, (sheet.shape[0], shape[1], shape[2]))
 

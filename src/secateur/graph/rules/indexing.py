@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from secateur.graph import labels
+from secateur.graph.joining import Operand, join
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Operation, is_literal
 from secateur.graph.rules.movement import give_view
+from secateur.graph.rules.pointwise import known_before
 from secateur.graph.running import LabelRun, extent_of, rule
 
 LITERAL = "the bound {} is a number in the code"
@@ -60,6 +62,7 @@ def _bounded(run: LabelRun, sheet: Sheet, dim: int, given: int | None, bound: in
     head, tail = part(sheet, dim, 0, bound), part(sheet, dim, bound, size)
     for side in (head, tail):
         run.apart(side)
+        _rectangular(run, side, dim)
         run.rows_stay(side.reshape(1, -1), "both sides of a bound must keep a channel")
     if origin is None or is_literal(origin):
         fixed = tail if given < 0 else head
@@ -70,6 +73,12 @@ def _bounded(run: LabelRun, sheet: Sheet, dim: int, given: int | None, bound: in
     else:
         run.use(origin, extent_of(head, dim))
     return sheet
+
+
+def _rectangular(run: LabelRun, sheet: Sheet, dim: int) -> None:
+    """A part must keep as many channels beside every position of another labelled dimension, such as heads."""
+    if len(labels.varying(sheet)) > 1 and sheet.shape[dim] > 1:
+        run.rows(np.moveaxis(sheet, dim, -1).reshape(-1, sheet.shape[dim]), "a part is taken in equal pieces")
 
 
 def _without(sheet: Sheet, dim: int, start: int, end: int) -> Sheet:
@@ -87,7 +96,7 @@ def narrow(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, start: i
         if sheet.shape[dim] == 1:
             result.append(sheet)
         else:
-            kept = _sized(run, sheet, dim, [first, int(length)], run.sizes_provenance([start, length]))
+            kept = _sized(run, sheet, dim, [first, int(length)], run.sizes_provenance([start, length], after=1))
             result.append(labels.compressed(part(kept, dim, first, last)))
     give_view(run, out, x, result)
 
@@ -160,7 +169,8 @@ def _equal_parts(run: LabelRun, sheet: Sheet, dim: int, parts: int, why: str) ->
     if sheet.shape[dim] % parts:
         run.fix(sheet, f"{sheet.shape[dim]} channels are split into {parts} unequal parts")
         return False
-    run.rows(np.moveaxis(sheet, dim, 0).reshape(parts, -1), why)
+    cells = np.moveaxis(sheet, dim, -1)
+    run.rows(cells.reshape(-1, sheet.shape[dim] // parts), why)
     return True
 
 
@@ -210,6 +220,7 @@ def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int], origins:
         own = part(sheet, dim, start, start + size)
         if size:
             run.apart(own)
+            _rectangular(run, own, dim)
             if origin is None or is_literal(origin):
                 run.fix(own, f"the part size {size} is a number in the code")
                 sheet = _without(sheet, dim, start, start + size)
@@ -233,6 +244,92 @@ def index_select(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, in
         else:
             result.append(sheet)
     run.give(out, result)
+
+
+@rule("index")
+def index(run: LabelRun, out: torch.Tensor, x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> None:
+    """`x[:, places]`: dimensions that tensors of integers index must stay, the others pass; flags are not followed."""
+    given = {dim: places for dim, places in enumerate(indices) if places is not None}
+    if any(places.dtype in (torch.bool, torch.uint8) for places in given.values()):
+        run.unknown(run.operation, out, (x, *given.values()), {})
+        return
+    for places in given.values():
+        for sheet in run.sheets(places):
+            run.fix(sheet, "channels are taken by these numbers")
+    side_by_side = list(given) == list(range(min(given), max(given) + 1))
+    place, added = min(given) if side_by_side else 0, out.ndim - x.ndim + len(given)
+    result = []
+    for sheet in run.sheets(x):
+        if any(sheet.shape[dim] > 1 for dim in given):
+            run.fix(sheet, "these channels are taken by index")
+            continue
+        passing = [size for dim, size in enumerate(sheet.shape) if dim not in given]
+        result.append(sheet.reshape(*passing[:place], *(1,) * added, *passing[place:]))
+    run.give(out, result)
+
+
+@rule("gather")
+def gather(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, places: torch.Tensor, **kwargs: Any) -> None:
+    """Along `dim` positions are taken by index and must stay; along all others `x` and the index are side by side."""
+    dim = dim % x.ndim if x.ndim else 0
+    operands = []
+    for tensor in (x, places):
+        along_others = [sheet for sheet in run.sheets(tensor) if sheet.shape[dim] == 1]
+        for sheet in run.sheets(tensor):
+            if sheet.shape[dim] > 1:
+                run.fix(sheet, "these channels are taken by index")
+        operands.append(Operand(along_others, [1 if at == dim else size for at, size in enumerate(tensor.shape)]))
+    run.give(out, join(run, operands))
+
+
+@rule("index_put", "index_put_")
+def put(
+    run: LabelRun,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    indices: Sequence[torch.Tensor | None],
+    values: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """`x[flags] = value`: one value goes to places chosen by flags or numbers; several values are not followed."""
+    if values.numel() > 1:
+        run.unknown(run.operation, out, (x, indices, values), {})
+        return
+    dim, flags, kept = 0, [], list(run.sheets(x))
+    for places in indices:
+        if places is not None and places.dtype == torch.bool:
+            flags.append(_spread(run, places, dim, x.ndim))
+        elif places is not None:
+            kept = [sheet for sheet in kept if not _taken(run, sheet, dim)]
+        dim += places.ndim if places is not None and places.dtype == torch.bool else 1
+    run.give(out, known_before(run, out, join(run, [Operand(kept, x.shape), *flags])))
+
+
+def _spread(run: LabelRun, flags: torch.Tensor, dim: int, ndim: int) -> Operand:
+    """Lay flags along some dimensions of what they choose from, beginning with `dim`."""
+    before, behind = (1,) * dim, (1,) * (ndim - dim - flags.ndim)
+    sheets = [sheet.reshape(before + sheet.shape + behind) for sheet in run.sheets(flags)]
+    return Operand(sheets, before + tuple(flags.shape) + behind)
+
+
+def _taken(run: LabelRun, sheet: Sheet, dim: int) -> bool:
+    if sheet.shape[dim] > 1:
+        run.fix(sheet, "these channels are taken by index")
+    return sheet.shape[dim] > 1
+
+
+@rule("index_add", "index_add_", "index_copy", "index_copy_", "scatter", "scatter_", "scatter_add", "scatter_add_")
+def scatter(
+    run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, places: torch.Tensor, source: Any, **kwargs: Any
+) -> None:
+    """Along `dim` values are written or added by index; along all others they are side by side with what was there."""
+    operands = []
+    for tensor in (x, places, source):
+        if isinstance(tensor, torch.Tensor) and tensor.ndim == x.ndim > 0:
+            sheets = [sheet for sheet in run.sheets(tensor) if not _taken(run, sheet, dim % x.ndim)]
+            operands.append(Operand(sheets, [1 if at == dim % x.ndim else n for at, n in enumerate(tensor.shape)]))
+    run.give(out, known_before(run, out, join(run, operands)) if out is x else join(run, operands))
 
 
 @rule("embedding")

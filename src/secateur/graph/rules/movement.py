@@ -31,19 +31,27 @@ def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequenc
 @rule("view", "reshape", "_unsafe_view", "flatten", "_reshape_alias", "view_as", "reshape_as")
 def view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
     """Labels follow the elements; sizes must come out right after the cut, too."""
+    computed = run.operation._schema.name == "aten::flatten"  # its integers are dimensions, not sizes
+    sheets = run.sheets(x)
+    origins = [None] * out.ndim if computed or not sheets else run.sizes_provenance(out.shape)
     sizes_given = bool(args) and isinstance(args[0], (list, tuple))
     result = []
-    for sheet in run.sheets(x):
+    for sheet in sheets:
         moved = labels.reshaped(sheet, x.shape, out.shape)
         if moved is not None and (sizes_given or moved.shape != sheet.shape):
-            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape)
+            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape, origins)
         result.append(moved)
     give_view(run, out, x, result)
 
 
-def _checked_sizes(run: LabelRun, sheet: Sheet, moved: Sheet, old: Sequence[int], new: Sequence[int]) -> Sheet | None:
-    computed = "flatten" in run.operation._schema.name  # its integers are dimensions, not sizes
-    origins = [None] * len(new) if computed else run.sizes_provenance(new)
+def _checked_sizes(
+    run: LabelRun,
+    sheet: Sheet,
+    moved: Sheet,
+    old: Sequence[int],
+    new: Sequence[int],
+    origins: Sequence[Expression | None],
+) -> Sheet | None:
     for old_dims, new_dims in labels.blocks(old, new):
         if any(sheet.shape[dim] > 1 for dim in old_dims):
             checked = _checked_block(run, moved, new_dims, new, origins)
@@ -92,7 +100,15 @@ def _written(sizes: Sequence[int], dims: range) -> str:
 @rule("unflatten")
 def unflatten(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, sizes: Sequence[int]) -> None:
     """A view of one dimension."""
-    view(run, out, x, list(out.shape))
+    dim = dim % x.ndim
+    origins = [None] * dim + run.sizes_provenance(sizes, after=1) + [None] * (x.ndim - dim - 1)
+    result = []
+    for sheet in run.sheets(x):
+        moved = labels.reshaped(sheet, x.shape, out.shape)
+        if moved is not None and sheet.shape[dim] > 1:
+            moved = _checked_sizes(run, sheet, moved, x.shape, out.shape, origins)
+        result.append(moved)
+    give_view(run, out, x, result)
 
 
 # -- order of dimensions ---------------------------------------------------------------------------------------------
@@ -156,11 +172,13 @@ def _size(x: torch.Tensor, dim: int, out: torch.Tensor) -> int:
 
 def sheets_of_sizes(origins: Sequence[Expression | None]) -> list[Sheet]:
     """Return the sheets of a tensor made in live sizes: it shrinks with the tensors that these are read from."""
-    return [
-        labels.along(origin.labels[:, 0], len(origins), dim)
-        for dim, origin in enumerate(origins)
-        if isinstance(origin, Extent) and origin.labels.shape[1] == 1
-    ]
+    sheets: dict[int, Sheet] = {}
+    for dim, origin in enumerate(origins):
+        if isinstance(origin, Extent) and origin.labels.shape[1] == 1:
+            sheets[dim] = labels.along(origin.labels[:, 0], len(origins), dim)
+        elif isinstance(origin, Extent) and origin.sheet is not None and origin.sheet.ndim == len(origins):
+            sheets[-id(origin.sheet)] = origin.sheet  # the shape of one tensor, as a whole
+    return list(sheets.values())
 
 
 @rule("zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty")
@@ -182,6 +200,21 @@ def repeat(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: Sequence[in
     run.give(out, [*result, *(sheet for sheet in lent if all(widened[dim] for dim in labels.varying(sheet)))])
 
 
+@rule("repeat_interleave.self_int")
+def repeat_interleave(
+    run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: int, dim: int | None = None, **kwargs: Any
+) -> None:
+    """Every position several times in a row; without a dimension, those of all."""
+    result: list[Sheet | None] = []
+    for sheet in run.sheets(x):
+        if dim is None:
+            flat = labels.reshaped(sheet, x.shape, [x.numel()])
+            result.append(None if flat is None else np.repeat(flat, int(times)))
+        else:
+            result.append(np.repeat(sheet, int(times) if sheet.shape[dim] > 1 else 1, axis=dim))
+    run.give(out, result)
+
+
 @rule("cat", "concat", "concatenate")
 def cat(run: LabelRun, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> None:
     """Along `dim` the labels stand side by side; along the other dimensions the parts are unified."""
@@ -198,9 +231,7 @@ def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> lis
     rows = [[sheet for sheet in run.sheets(part) if sheet.shape[dim] > 1] for part in parts]
     result = []
     for level in range(max((len(row) for row in rows), default=0)):
-        own = [
-            row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)
-        ]
+        own = [row[level] if level < len(row) else _blank(part, dim) for row, part in zip(rows, parts, strict=True)]
         result.append(_laid_side_by_side(run, own, dim))
     return result
 
@@ -264,7 +295,8 @@ def flip(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dims: Sequence[int])
 @rule("rot90")
 def rot90(run: LabelRun, out: torch.Tensor, x: torch.Tensor, times: int = 1, dims: Sequence[int] = (0, 1)) -> None:
     """A plane turned by quarters."""
-    run.give(out, [np.rot90(sheet, int(times), tuple(dims)) for sheet in run.sheets(x)])
+    first, second = (int(dim) for dim in dims)
+    run.give(out, [np.rot90(sheet, int(times), (first, second)) for sheet in run.sheets(x)])
 
 
 @rule("roll")

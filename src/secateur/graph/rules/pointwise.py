@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
-from secateur.graph.joining import broadcast, join
+from secateur.graph.joining import Operand, broadcast, join
 from secateur.graph.labels import Sheet
-from secateur.graph.provenance import TracedFloat, TracedInt
+from secateur.graph.provenance import TracedFloat
 from secateur.graph.running import VIEW, LabelRun, rule, tagged
 
 # Operations element by element that this version of torch does not tag as such.
@@ -22,11 +21,19 @@ UNTAGGED = (
 )  # fmt: skip
 
 
+POWERS = {
+    "mul": 1.0,
+    "mul_": 1.0,
+    "div": -1.0,
+    "div_": -1.0,
+}  # of a number by which these multiply
+
+
 @rule(*UNTAGGED)
 @tagged(torch.Tag.pointwise)
 def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     """Unify the operands; an in-place operation that brings new labels into a view is not followed further."""
-    operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    operands = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor)]
     _scalars(run, operands)
     if len(operands) == 1:
         run.give(out, run.sheets(operands[0]))
@@ -34,26 +41,23 @@ def pointwise(run: LabelRun, out: Any, *args: Any, **kwargs: Any) -> None:
     ndim = out.ndim
     parts = [broadcast(run.sheets(operand), operand.shape, ndim) for operand in operands]
     joined = join(run, parts)
-    if operands[0] is out and hasattr(out, VIEW):
-        joined = _known_before(run, out, joined)
-    run.give(out, joined)
+    run.give(out, joined if operands[0] is not out else known_before(run, out, joined))
 
 
 def _scalars(run: LabelRun, operands: list[torch.Tensor]) -> None:
     """Note the sizes among the arguments of an operation that computes with them."""
-    powers = {"mul": 1.0, "mul_": 1.0, "div": -1.0, "div_": -1.0}
-    name = run.operation._schema.name.removeprefix("aten::")
-    for argument in run.pending[0] if run.pending else ():
-        if isinstance(argument, (TracedInt, TracedFloat)):
-            if name in powers and len(operands) == 1:
-                power = argument.power if isinstance(argument, TracedFloat) else 1.0
-                run.scaled(operands, argument.expression, power * powers[name])
-            else:
-                run.as_number(argument)
+    for argument in run.traced_arguments():
+        name = run.operation._schema.name.removeprefix("aten::")
+        if name in POWERS and len(operands) == 1:
+            power = argument.power if isinstance(argument, TracedFloat) else 1.0
+            run.scaled(argument.expression, power * POWERS[name])
+        else:
+            run.as_number(argument)
 
 
-def _known_before(run: LabelRun, out: torch.Tensor, joined: list[Sheet]) -> list[Sheet]:
-    if run.sheets(out):
+def known_before(run: LabelRun, out: torch.Tensor, joined: list[Sheet]) -> list[Sheet]:
+    """Return the labels of what was written in place; new ones are not followed out of a view into the whole."""
+    if run.sheets(out) or not hasattr(out, VIEW):
         return joined
     for sheet in joined:
         run.fix(sheet, "these channels are written in place into a part of a tensor without channels to cut")
@@ -98,10 +102,12 @@ def refilled(run: LabelRun, out: torch.Tensor, x: torch.Tensor, *args: Any, **kw
 @rule("copy_")
 def copied(run: LabelRun, out: torch.Tensor, x: torch.Tensor, source: torch.Tensor, *args: Any) -> None:
     """What is written over a whole tensor takes the labels of its source; into a part, it is a pointwise write."""
+    own = [size if stride else 1 for size, stride in zip(source.shape, source.stride(), strict=True)]  # not repeated
+    given = broadcast(run.sheets(source), own, out.ndim)
     if hasattr(x, VIEW) or run.sheets(x):
-        pointwise(run, out, x, source)
+        run.give(out, known_before(run, out, join(run, [Operand(run.sheets(x), x.shape), given])))
     else:
-        run.give(out, broadcast(run.sheets(source), source.shape, out.ndim).sheets)
+        run.give(out, given.sheets)
 
 
 @rule("prelu", "_prelu_kernel")

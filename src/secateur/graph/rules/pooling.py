@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from secateur.graph.labels import Sheet
+from secateur.graph.rules.movement import give_view
 from secateur.graph.running import LabelRun, rule
 
 POSITIONS = {"1d": 1, "2d": 2, "3d": 3}
@@ -36,6 +37,26 @@ def window(run: LabelRun, out: Any, x: torch.Tensor, *args: Any, **kwargs: Any) 
 def passes(run: LabelRun, sheet: Sheet, positions: int) -> bool:
     """Fix labels that change along the last `positions` dimensions; tell whether the sheet passes a window."""
     if any(size > 1 for size in sheet.shape[sheet.ndim - positions :]):
-        run.fix(sheet, "a window is moved across these positions")
+        run.fix(sheet, "a window slides along these, so each needs its neighbours")
         return False
     return True
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def sample(run: LabelRun, out: torch.Tensor, x: torch.Tensor, grid: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """(N, C, *positions) by coordinates (N, *positions', 2 or 3) to (N, C, *positions')."""
+    for sheet in run.sheets(grid):
+        run.fix(sheet, "coordinates are read from these")
+    run.give(out, [sheet for sheet in run.sheets(x) if passes(run, sheet, x.ndim - 2)])
+
+
+@rule("unfold")
+def windows(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, size: int, step: int) -> None:
+    """(..., L, ...) to (..., windows, ..., size): one dimension becomes windows, their places are the last."""
+    result = []
+    for sheet in run.sheets(x):
+        if sheet.shape[dim] > 1:
+            run.fix(sheet, "windows are taken across these")
+        else:
+            result.append(sheet[..., None])
+    give_view(run, out, x, result)
