@@ -1,10 +1,12 @@
-"""`prune`: trace, plan, cut and verify in one call."""
+"""`prune`: trace, plan, cut and verify in one call; `prune_steps`: the same in several steps, to train in between."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,7 +16,9 @@ from secateur.graph.groups import Graph
 from secateur.graph.tracing import Attention, trace
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
-from secateur.planning.plans import Plan
+from secateur.planning.plans import Plan, fingerprint_of
+from secateur.planning.schedules import Schedule, stages_of
+from secateur.planning.shares import read_shares, words_of
 from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
@@ -54,58 +58,155 @@ def prune(
         >>> small[0].weight.shape
         torch.Size([8, 3, 3, 3])
     """
+    walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
+    return walk.prune(*_in_words(model, budget))
+
+
+def prune_steps(
+    model: nn.Module,
+    example: Any,
+    steps: int = 5,
+    schedule: Schedule = "linear",
+    free_outputs: bool = False,
+    attention: Attention = "auto",
+    **budget: Any,
+) -> Iterator[tuple[nn.Module, Plan]]:
+    """Make a model smaller in several steps, and hand it out after each, to be trained before the next.
+
+    Every step cuts a copy of the model that the step before handed out, as it is by then: train that one in place. The
+    last step meets the budget as `prune` would. Every step is proved, with the weights that it was cut from.
+
+    Args:
+        model: the model; untouched.
+        example: how it is called: a tensor, a tuple, a dict of keyword arguments, or a list of such calls.
+        steps: how many.
+        schedule: `"linear"`: every step takes as much of what is to go; `"geometric"`: the same share of what is left;
+            `"cubic"`: most at first (Zhu and Gupta, "To prune, or not to prune", arXiv 1710.01878); or, for each step,
+            the share of the way that is done after it: `[0.5, 0.8, 1]` (`steps` does not count then).
+        free_outputs: the channels that leave the model may be cut, too.
+        attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
+        **budget: as for `prune`; all of it is of the full-size model.
+
+    Yields:
+        The pruned model, a new one at each step, and the plan that makes it of the full-size one; `plan.proof` has the
+        figures of the step. The model's parameters are new at each step, too, so an optimizer has to be made anew.
+
+    Raises:
+        TraceError: the model does not run on the example.
+        PlanError: the budget makes no sense, or cannot be met; or the model was changed in more than its values.
+        ProofError: no plan for a step passes the proof.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 3))
+        >>> for small, plan in prune_steps(model, torch.zeros(1, 3, 16, 16), ratio=0.5, steps=2):
+        ...     print(small[0].out_channels, plan.shape_after("2.weight"))  # and train it
+        24 (4, 24, 3, 3)
+        16 (4, 16, 3, 3)
+    """
     graph = trace(model, example, free_outputs=free_outputs, attention=attention)
-    _check_names(budget)
-    given = budget.pop("ignore", ())
-    ignore: list[Any] = [given] if isinstance(given, (str, nn.Module)) else list(given)
-    for _ in range(MOST_REPAIRS):
-        plan = make_plan(graph, model, ignore=ignore, **budget)
-        small = cut(model, plan)
-        try:
-            return small, plan.with_proof(verify(model, small, plan, example, graph=graph))
-        except ProofError as error:
-            culprits = layers_at_fault(graph, error.tensors, ignore) or _searched(model, example, graph, ignore, budget)
-            if not culprits:
-                raise
-            log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
-            ignore += culprits
-    raise ProofError(
-        f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
-        "Name further layers to leave whole (ignore=)."
-    )
+    words, ignore = _in_words(model, budget)
+    stages = stages_of(graph, model, words, steps, schedule)
+    make_plan(graph, model, ignore=ignore, **words)  # what the last step would refuse is refused before any training
+    return _steps(_Walk(model, example, graph), attention, stages, ignore)
 
 
-def _searched(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], budget: dict[str, Any]) -> list[str]:
-    """Narrow a failed proof that names no tensor down to one layer, by halves; more than one may be at fault."""
-    suspects = list(dict.fromkeys(group.members[0].layer for group in graph.groups))
-    suspects = [layer for layer in suspects if layer and layer not in ignore]
-    if not suspects or not _passes(model, example, graph, [*ignore, *suspects], budget):
-        return []
-    log.warning("The proof fails without naming a layer; searching %d of them by halves.", len(suspects))
-    deadline = time.monotonic() + LONGEST_SEARCH
-    while len(suspects) > 1:
-        if time.monotonic() > deadline:
+def _steps(
+    first: _Walk, attention: Attention, stages: Sequence[dict[str, Any]], ignore: list[str]
+) -> Iterator[tuple[nn.Module, Plan]]:
+    full, done = first.graph, Plan(keep={}, fingerprint=fingerprint_of(first.graph), calls=first.graph.calls)
+    walk = first
+    for number, budget in enumerate(stages, 1):
+        small, step = walk.prune({**budget, "after": (full, done)}, ignore)
+        done = step.after(done).with_proof(step.proof)
+        yield small, done
+        if number < len(stages):
+            _check_unchanged(small, done, number)
+            graph = trace(small, first.example, free_outputs=full.free_outputs, attention=attention)
+            walk = _Walk(small, first.example, graph)
+
+
+def _check_unchanged(model: nn.Module, plan: Plan, step: int) -> None:
+    """Check that a model still has the tensors that it was handed out with."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+    shapes |= {name: tuple(tensor.shape) for name, tensor in model.named_buffers(remove_duplicate=False)}
+    wanted = {name: plan.shape_after(name) for name in plan.fingerprint}
+    name = next((name for name in [*wanted, *shapes] if wanted.get(name) != shapes.get(name)), None)
+    if name is not None:
+        found = f"has shape {shapes[name]}" if name in shapes else "is gone"
+        was = f"had shape {wanted[name]}" if name in wanted else "was not there"
+        raise PlanError(
+            f"The model was changed after step {step}: {name} {found} now and {was} when it was handed out. "
+            "Train its values in place, and leave its layers as they are."
+        )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A model with its graph: plan, cut and verify, until a plan passes the proof."""
+
+    model: nn.Module
+    example: Any
+    graph: Graph
+
+    def prune(self, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
+        """Return the pruned model and the plan with its proof; layers that fail it are added to `ignore`."""
+        for _ in range(MOST_REPAIRS):
+            plan = make_plan(self.graph, self.model, ignore=ignore, **budget)
+            small = cut(self.model, plan)
+            try:
+                return small, plan.with_proof(verify(self.model, small, plan, self.example, graph=self.graph))
+            except ProofError as error:
+                culprits = layers_at_fault(self.graph, error.tensors, ignore) or self._searched(budget, ignore)
+                if not culprits:
+                    raise
+                log.warning("%s These layers are left whole: %s.", error, ", ".join(culprits))
+                ignore += culprits
+        raise ProofError(
+            f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
+            "Name further layers to leave whole (ignore=)."
+        )
+
+    def _searched(self, budget: Mapping[str, Any], ignore: list[str]) -> list[str]:
+        """Narrow a failed proof that names no tensor down to one layer, by halves; more than one may be at fault."""
+        suspects = list(dict.fromkeys(group.members[0].layer for group in self.graph.groups))
+        suspects = [layer for layer in suspects if layer and layer not in ignore]
+        if not suspects or not self._passes(budget, [*ignore, *suspects]):
             return []
-        half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
-        suspects = half if _passes(model, example, graph, [*ignore, *half], budget) else rest
-    return suspects
+        log.warning("The proof fails without naming a layer; searching %d of them by halves.", len(suspects))
+        deadline = time.monotonic() + LONGEST_SEARCH
+        while len(suspects) > 1:
+            if time.monotonic() > deadline:
+                return []
+            half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
+            suspects = half if self._passes(budget, [*ignore, *half]) else rest
+        return suspects
+
+    def _passes(self, budget: Mapping[str, Any], ignore: list[str]) -> bool:
+        try:
+            make_plan(self.graph, self.model, ignore=ignore, **budget)
+        except PlanError:  # with so much left whole the budget cannot be met; the coupling can be tried all the same
+            budget = {"ratio": 0.5, "min_channels": 1}
+        try:
+            plan = make_plan(self.graph, self.model, ignore=ignore, **budget)
+            verify(self.model, cut(self.model, plan), plan, self.example, graph=self.graph)
+        except (PlanError, ProofError):
+            return False
+        return True
 
 
-def _passes(model: nn.Module, example: Any, graph: Graph, ignore: list[Any], budget: dict[str, Any]) -> bool:
-    try:
-        make_plan(graph, model, ignore=ignore, **budget)
-    except PlanError:  # with so much left whole the budget cannot be met; the coupling can be tried all the same
-        budget = {"ratio": 0.5, "min_channels": 1}
-    try:
-        plan = make_plan(graph, model, ignore=ignore, **budget)
-        verify(model, cut(model, plan), plan, example, graph=graph)
-    except (PlanError, ProofError):
-        return False
-    return True
+def _in_words(model: nn.Module, budget: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a budget with names for the model's modules, and what it ignores apart.
 
-
-def _check_names(budget: dict[str, Any]) -> None:
-    known = list(inspect.signature(make_plan).parameters)[2:]
+    Raises:
+        PlanError: `plan` knows no such argument, or a module is no part of the model.
+    """
+    known = [name for name in inspect.signature(make_plan).parameters if name not in ("graph", "model", "after")]
     unknown = next((name for name in budget if name not in known), None)
     if unknown is not None:
         raise PlanError(f"prune takes no argument {unknown!r}.{nearest(unknown, known)}")
+    words = dict(budget)
+    for name in ("ratio", "max_ratio"):
+        if isinstance(budget.get(name), Mapping):
+            words[name] = read_shares(model, budget[name], name, all_allowed=name == "max_ratio")
+    return words, words_of(model, words.pop("ignore", ()), "ignore")

@@ -91,6 +91,38 @@ def test_options_reach_the_plan(secateur):
     assert result.json["recipe"]["criterion"] == "lp:3"
 
 
+def test_shares_by_layer_and_a_ranking_reach_the_plan(secateur):
+    shares = ["--ratio", "0.5", "--ratio", "fc1=0", "--ratio", "conv*=0.75", "--max-ratio", "conv2=0.25"]
+    options = [*shares, "--min-channels", "1", "--ranking", "isomorphic", "--figure", "widths.svg"]
+    result = secateur("prune", "lenet", "-o", "small.safetensors", *options, "--json")
+    assert result.json["recipe"]["budget"] == {"ratio": {"*": 0.5, "fc1": 0.0, "conv*": 0.75}}
+    assert result.json["recipe"]["ranking"] == "isomorphic"
+    channels = {layer["name"]: layer["channels"] for layer in result.json["layers"]}
+    assert channels["fc1"]["after"] == 120
+    assert channels["fc2"]["after"] == 42
+    assert channels["conv1"]["after"] < channels["conv1"]["before"]
+    assert channels["conv2"]["after"] == 12
+    assert "fc1=0" in (secateur.folder / "widths.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        (["fc1=1"], "Give a number of at least 0 and below 1"),
+        (["=0.5"], "names no layer"),
+        (["fc1=0.5", "fc1=0.2"], "the second share for fc1"),
+        (["0.5", "0.2"], "the second share for *"),
+        (["fc11=0.5"], "Did you mean fc1"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(secateur, shares, expected):
+    result = secateur(
+        "prune", "lenet", "-o", "small.safetensors", *(word for one in shares for word in ("--ratio", one))
+    )
+    assert result.code in (1, 2)
+    assert expected in result.err
+
+
 def test_quiet_means_quiet_and_stdout_is_for_results(secateur):
     quiet = secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "-q")
     assert quiet.err == ""

@@ -9,8 +9,10 @@ from torch import nn
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.models.mobilenetv2 import MobileNetV2
+from secateur.planning.outputs import kinds_of, outputs_of, producing_axes
 from secateur.planning.planning import plan
 from secateur.planning.plans import Plan
+from tests.zoo import ZOO
 
 
 class Small(nn.Module):
@@ -135,6 +137,23 @@ def test_total_sparsity_takes_that_share_of_the_weights(traced):
     assert capped.shape_after("fc1.weight") == (30, 64)
 
 
+def test_a_global_group_of_nni_shares_a_ratio_out(traced):
+    graph, model = traced
+    scores = {"a": np.linspace(1, 2, 48), "fc1": np.linspace(0.0, 0.1, 40)}
+    entry = {"op_names": ["a", "fc1"], "sparse_ratio": 0.5, "global_group_id": 1}
+
+    def widths(**bounds):
+        found = plan(graph, model, config=[{**entry, **bounds}], scores=scores, min_channels=1)
+        return [found.shape_after(name)[0] for name in ("a.weight", "fc1.weight")]
+
+    free = widths()
+    assert sum(free) == 44
+    assert free[0] > free[1]
+    assert widths(max_sparse_ratio=0.5) == [24, 20]
+    assert widths(min_sparse_ratio=0.4)[0] <= 28
+    assert sum(widths(min_sparse_ratio=0.4)) == 44
+
+
 def test_a_config_without_sparsity_is_the_scope_of_a_cap(traced):
     graph, model = traced
     found = plan(graph, model, config=[{"op_types": ["Linear"]}], params="0.97x")
@@ -207,6 +226,25 @@ def test_the_smallest_reachable_is_reachable(traced):
         plan(*traced, macs="0.001x")
     smallest = int(re.search(r"which is macs=(\d+)", str(raised.value))[1])
     assert plan(*traced, macs=smallest).recipe["reached"]["macs"] == smallest
+
+
+@pytest.mark.parametrize("ranking", ["group", "global", "isomorphic"])
+@pytest.mark.parametrize(
+    "name", ["IdentityResidual", "DenseGrowth", "ShuffleUnitEven", "SplitByAttributeList", "ChunkInTwo"]
+)
+def test_multiples_and_floors_hold_where_channels_are_coupled(name, ranking):
+    torch.manual_seed(0)
+    model = ZOO[name].build().eval()
+    graph = trace(model, ZOO[name].example)
+    outputs = outputs_of(graph, kinds_of(graph, model))
+    for options in ({"ratio": 0.6}, {"params": "0.7x"}):
+        found = plan(graph, model, round_to=4, min_channels=3, max_ratio=0.7, ranking=ranking, **options)
+        for tensor, axis in producing_axes(outputs):
+            full, kept = graph.tensors[tensor].shape[axis], found.shape_after(tensor)[axis]
+            assert kept % 4 == 0 or kept == full
+            assert kept >= min(3, full)
+        kept, sizes = kept_of(graph, found), np.array([group.size for group in graph.groups])
+        assert (sizes - kept <= np.floor(np.round(0.7 * sizes, 9))).all()
 
 
 def test_another_model_than_the_graphs_is_refused(traced):

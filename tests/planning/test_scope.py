@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from secateur.errors import PlanError
-from secateur.planning.configuration import rules_of
 from secateur.planning.outputs import outputs_of
+from secateur.planning.rules import rules_of
 from secateur.planning.scope import scope_of
 from tests.planning.graphs import chain, graph_of, residual
 
@@ -119,11 +119,52 @@ def test_selection_without_sparsity_is_no_budget():
 
 
 @pytest.mark.parametrize(
+    ("rule", "cuttable"),
+    [
+        ({"op_names_re": ["c[01]"]}, [True, True, False]),
+        ({"op_names_re": ["0"]}, None),  # from the beginning of the name, as in NNI
+        ({"op_names_re": [".*1", "c0"], "op_types": ["BatchNorm2d"]}, [False, True, False]),
+        ({"exclude_op_names": ["c1"]}, [True, False, True]),
+        ({"op_types": ["Conv2d"], "exclude_op_names_re": ["c[12]"]}, [True, False, False]),
+        ({"exclude_op_types": ["BatchNorm2d", "Linear"]}, [True, True, True]),
+        ({"exclude_op_types": ["Conv2d"]}, None),
+    ],
+)
+def test_expressions_select_and_leave_out(rule, cuttable):
+    rules = [{"sparse_ratio": 0.5, **rule}]
+    if cuttable is None:
+        with pytest.raises(PlanError, match=r"matches the expression|selects nothing"):
+            scope_from(chain(8, 8, 8), rules)
+    else:
+        assert scope_from(chain(8, 8, 8), rules).cuttable.tolist() == cuttable
+
+
+def test_what_one_entry_leaves_out_another_may_select():
+    rules = [{"sparse_ratio": 0.2, "op_names": ["c1"]}, {"sparse_ratio": 0.8, "exclude_op_names": ["c1", "c2"]}]
+    scope = scope_from(chain(8, 8, 8), rules)
+    assert scope.cuttable.tolist() == [True, True, False]
+    assert scope.ratios[:2].tolist() == [0.8, 0.2]
+
+
+def test_a_stream_stays_if_one_of_its_writers_is_left_out():
+    assert scope_from(residual(), [{"sparse_ratio": 0.5, "exclude_op_names": ["b"]}]).cuttable.tolist() == [False, True]
+
+
+def test_a_pool_spans_entries_and_counts_units():
+    rules = [{"sparse_ratio": 0.5, "global_group_id": 1, "op_names": [name]} for name in ("c", "fc1")]
+    (total,) = scope_from(mixed(), rules).totals
+    assert (total.share, total.of, total.groups.tolist()) == (0.5, "units", [True, True])
+    assert len(scope_from(mixed(), [rules[0], {**rules[1], "global_group_id": 2}]).totals) == 2
+
+
+@pytest.mark.parametrize(
     ("rule", "message"),
     [
         ({"op_types": ["conv2d"]}, "No layer is of type 'conv2d'. Did you mean Conv2d"),
         ({"op_names": ["fc11"]}, "No layer with parameters is called 'fc11'. Did you mean fc1"),
         ({"op_partial_names": ["xyz"]}, "No layer has 'xyz' in its name"),
+        ({"op_names_re": ["d.*"]}, "No layer's name matches the expression"),
+        ({"exclude_op_names": ["fc11"]}, "Did you mean fc1"),
         ({"op_types": ["ConvTranspose1d"]}, "selects nothing that can be cut"),
         ({"op_names": ["fc2"]}, "selects nothing that can be cut"),
     ],

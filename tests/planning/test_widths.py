@@ -113,6 +113,13 @@ def test_parts_of_different_sizes_are_multiples_each():
     assert widths.of_groups(widths.settle(np.array([21.0, 9.0]))).tolist() == [24, 8]
 
 
+def test_parts_of_a_width_that_is_a_multiple_keep_their_remainders():
+    widths = widths_from(parts(5, 11), round_to=4)
+    for wish in ([5.0, 11.0], [5.0, 6.0], [2.0, 9.0], [1.0, 1.0]):
+        assert widths.settle(np.array(wish)).sum() % 4 == 0
+    assert widths.lowest.tolist() == [1, 3]
+
+
 def test_thirty_two_tied_groups_are_a_multiple_at_any_width():
     widths = widths_from(parts(*[4] * 32, equal=True), round_to=16)
     assert widths.step.tolist() == [1]

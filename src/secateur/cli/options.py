@@ -18,16 +18,33 @@ def read_shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) 
     return tuple(tuple(int(part) for part in value.split("x")) for value in values)
 
 
-def read_share(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Read a number between 0 and 1, both excluded; a callback of an option."""
-    if value is None:
-        return None
+def read_shares(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> float | dict[str, float] | None:
+    """Read shares such as 0.5 or head=0; a callback of an option that may be repeated.
+
+    One share alone stays a number; with others it is that of all the rest, under `"*"`.
+    """
+    shares: dict[str, float] = {}
+    for value in values:
+        layer, named, number = value.rpartition("=")
+        if named and not layer:
+            raise click.BadParameter(
+                f"{value!r} names no layer. Write a name, pattern or type, such as Conv2d={number}."
+            )
+        word = layer if named else "*"
+        if word in shares:
+            raise click.BadParameter(f"{value!r} is the second share for {word}. Keep one of them.")
+        shares[word] = _share(value, number, least_included=bool(named))
+    return shares.get("*") if set(shares) <= {"*"} else shares
+
+
+def _share(value: str, number: str, least_included: bool) -> float:
     try:
-        share = float(value)
+        share = float(number)
     except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise click.BadParameter(f"{value!r} is no share. Give a number above 0 and below 1, such as 0.5.")
+        share = -1.0
+    if not (0 < share < 1 or (least_included and share == 0)):
+        least = "of at least 0" if least_included else "above 0"
+        raise click.BadParameter(f"{value!r} is no share. Give a number {least} and below 1, such as 0.5.")
     return share
 
 

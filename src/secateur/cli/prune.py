@@ -18,7 +18,7 @@ from secateur.cli.options import (
     json_option,
     quiet_option,
     read_budget,
-    read_share,
+    read_shares,
     seed_option,
     weights_option,
 )
@@ -29,6 +29,7 @@ from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.models.registry import entry_of
 from secateur.pipeline import prune
 from secateur.planning.criteria import check_criterion
+from secateur.planning.planning import RANKINGS
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
@@ -49,7 +50,11 @@ class _Pruned:
     "-o", "--output", required=True, metavar="OUT", help="The file to write, weights and plan: OUT.safetensors."
 )
 @click.option(
-    "--ratio", metavar="SHARE", callback=read_share, help="Share of the channels that every group loses, such as 0.5."
+    "--ratio",
+    multiple=True,
+    metavar="[LAYER=]SHARE",
+    callback=read_shares,
+    help="Share of the channels that every group loses, such as 0.5; for a name, pattern or type: head=0, Linear=0.2.",
 )
 @click.option(
     "--macs", metavar="COST", callback=read_budget, help="Cap on multiply-accumulates: 0.25x of the model's, or 41.54M."
@@ -57,7 +62,7 @@ class _Pruned:
 @click.option(
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
-@click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x.")
+@click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x or 3.0.")
 @click.option(
     "--criterion",
     metavar="NAME",
@@ -65,14 +70,23 @@ class _Pruned:
     show_default=True,
     help="How channels are judged: l1, l2, lp:3, random.",
 )
-@click.option("--ranking", type=click.Choice(["group", "global"]), default="group", show_default=True,
-              help="Channels compete within their group, or all with all.")  # fmt: skip
+@click.option(
+    "--ranking",
+    type=click.Choice(RANKINGS),
+    default="group",
+    show_default=True,
+    help="Channels compete within their group, all with all, or with those of groups of the same structure.",
+)
 @click.option("--round-to", type=click.IntRange(1), metavar="N", help="Keep multiples of this many channels.")
 @click.option(
     "--min-channels", metavar="N", type=click.IntRange(1), default=8, show_default=True, help="Keep at least so many."
 )
 @click.option(
-    "--max-ratio", metavar="SHARE", callback=read_share, help="Share of its channels that a group loses at most."
+    "--max-ratio",
+    multiple=True,
+    metavar="[LAYER=]SHARE",
+    callback=read_shares,
+    help="Share of its channels that a group loses at most; may name layers as --ratio does.",
 )
 @click.option(
     "--ignore", multiple=True, metavar="LAYER", help="Leave a layer's channels alone: a name, pattern or type."
@@ -153,8 +167,14 @@ def _prune(subject: Subject, budget: dict[str, Any], seed: int, progress: Progre
 
 
 def _title(subject: Subject, budget: dict[str, Any]) -> str:
-    given = ", ".join(f"{name} {Path(str(budget[name])).name}" for name in _BUDGETS if name in budget)
+    given = ", ".join(f"{name} {_shown(budget[name])}" for name in _BUDGETS if name in budget)
     return f"{subject.title}, pruned by {budget['criterion']}: {given}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{layer}={share:g}" for layer, share in value.items())
+    return Path(str(value)).name
 
 
 def _backbone(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""How many units each group keeps: a ratio of each, or caps on any costs (docs/design.md, section 6).
+"""How many units each group keeps: a share of each or of several, or caps on any costs (docs/design.md, section 6).
 
 The widths asked for grow along a path, from every group at its floor to every group whole; a cap is met by bisecting
 along it, and what rounding leaves is filled up unit by unit.
@@ -50,29 +50,56 @@ class SameShare:
 
     def at(self, level: int) -> np.ndarray:
         """Return the width wanted for each variable."""
-        return self.widths.lowest + (self.widths.sizes - self.widths.lowest) * (level / self.top)
+        wanted = self.widths.lowest + (self.widths.full - self.widths.lowest) * (level / self.top)
+        return np.minimum(wanted, self.widths.sizes)
 
     def urgency(self, kept: np.ndarray) -> np.ndarray:
         """Return the share of what each variable may lose that it still has."""
-        return (kept - self.widths.lowest) / np.maximum(self.widths.sizes - self.widths.lowest, 1)
+        return (kept - self.widths.lowest) / np.maximum(self.widths.full - self.widths.lowest, 1)
 
 
 class ByImportance:
-    """Units of all groups compete: the most important ones above the floors come first."""
+    """Units compete: within each class of variables, the most important ones above the floors come first.
 
-    def __init__(self, widths: Widths, importances: Sequence[np.ndarray]) -> None:
+    Every class keeps the same share of its units, level by level; with one class, all compete with all. `least_cut`
+    says how many units of each variable are to go in any case: they come last.
+    """
+
+    def __init__(
+        self,
+        widths: Widths,
+        importances: Sequence[np.ndarray],
+        classes: np.ndarray | None = None,
+        least_cut: np.ndarray | None = None,
+    ) -> None:
         self._lowest = widths.lowest
+        free = widths.sizes - widths.lowest
         curves = _curves(widths, importances)
-        values = np.concatenate([curve[low:] for curve, low in zip(curves, widths.lowest, strict=True)])
-        self._owners = np.repeat(np.arange(len(curves)), widths.sizes - widths.lowest)
-        self._order = np.argsort(-values, kind="stable")
+        values = np.concatenate([np.empty(0), *(curve[low:] for curve, low in zip(curves, widths.lowest, strict=True))])
+        self._owners = np.repeat(np.arange(len(free)), free)
+        self._start = np.concatenate([[0], np.cumsum(free)])
+        number = np.arange(len(values)) - self._start[self._owners]  # of a unit above its variable's floor
+        last = number >= (free if least_cut is None else widths.sizes - least_cut - widths.lowest)[self._owners]
+        groups = np.bincount(widths.variable_of, minlength=len(free))  # that each variable stands for
+        groups = np.where(widths.lowest < widths.full, groups, 0)  # what cannot lose anything does not compete
+        self._classes = np.zeros(len(free), dtype=np.int64) if classes is None else classes
+        self._full = np.bincount(self._classes, weights=groups * widths.full)
+        class_of_units = self._classes[self._owners]
+        floors = np.bincount(self._classes, weights=groups * widths.lowest)[class_of_units]
+        self._place = floors + _before(class_of_units, values, last, groups[self._owners])
+        self._order = np.lexsort((self._place, self._place / self._full[class_of_units]))
         self._rank = np.argsort(self._order)
-        self._start = np.concatenate([[0], np.cumsum(widths.sizes - widths.lowest)])
         self.top = len(values)
 
     def at(self, level: int) -> np.ndarray:
-        """Return the floors and how many of the `level` most important units above them each variable has."""
+        """Return the floors and how many of the `level` first units above them each variable has."""
         return self._lowest + np.bincount(self._owners[self._order[:level]], minlength=len(self._lowest))
+
+    def without(self, ratios: np.ndarray) -> np.ndarray:
+        """Return the widths wanted once every class has lost its share, in whole units, of all that it ever had."""
+        kept = self._full - np.floor(np.round(ratios * self._full, 9))
+        inside = self._place < kept[self._classes[self._owners]]
+        return self._lowest + np.bincount(self._owners[inside], minlength=len(self._lowest))
 
     def urgency(self, kept: np.ndarray) -> np.ndarray:
         """Return the rank of each variable's next unit."""
@@ -96,12 +123,42 @@ def by_ratio(widths: Widths, ratios: np.ndarray) -> Allocation:
     A fraction of a unit is kept; a group without a ratio (NaN) is left whole; where groups must keep equally many, the
     smallest of their ratios counts. Floors, steps and equalities come first.
     """
+    ratio = smallest(widths, ratios)
+    # The inner rounding takes away what is left of decimal fractions: 0.29 * 100 is not 28.999999999999996.
+    wanted = widths.full - np.floor(np.round(ratio * widths.full, 9))
+    return Allocation(widths.of_groups(widths.settle(wanted)))
+
+
+def by_shares(
+    widths: Widths, ratios: np.ndarray, importances: Sequence[np.ndarray], structures: np.ndarray | None = None
+) -> Allocation:
+    """Return the allocation in which groups lose their share of `ratios` (per group) together, competing by importance.
+
+    Groups compete that were asked for the same ratio and, if `structures` (per group) are given, have the same one;
+    those that can lose nothing do not count.
+    What applies to `by_ratio` applies here, too, and no group is starved as in `by_caps`.
+    """
+    ratio = smallest(widths, ratios)
+    ratio_of_class, classes = np.unique(ratio, return_inverse=True)
+    if structures is not None:
+        both, classes = np.unique(np.stack([classes, classes_of(widths, structures)]), axis=1, return_inverse=True)
+        ratio_of_class = ratio_of_class[both[0]]
+    wanted = ByImportance(widths, importances, classes.ravel()).without(ratio_of_class)
+    return Allocation(widths.of_groups(_Search(widths, (), floors_too=True).settle(wanted)))
+
+
+def smallest(widths: Widths, ratios: np.ndarray) -> np.ndarray:
+    """Return for each variable the smallest of its groups' ratios; 0 where none has one (NaN)."""
     ratio = np.full(len(widths.sizes), np.inf)
     np.fmin.at(ratio, widths.variable_of, ratios)
-    ratio = np.where(np.isfinite(ratio), ratio, 0)
-    # The inner rounding takes away what is left of decimal fractions: 0.29 * 100 is not 28.999999999999996.
-    wanted = widths.sizes - np.floor(np.round(ratio * widths.sizes, 9))
-    return Allocation(widths.of_groups(widths.settle(wanted)))
+    return np.where(np.isfinite(ratio), ratio, 0)
+
+
+def classes_of(widths: Widths, structures: np.ndarray) -> np.ndarray:
+    """Return the class of each variable: the same number where its groups have the same structures, as often."""
+    counts = np.zeros((len(widths.sizes), int(structures.max(initial=-1)) + 1), dtype=np.int64)
+    np.add.at(counts, (widths.variable_of, structures), 1)
+    return np.unique(counts, axis=0, return_inverse=True)[1].ravel()
 
 
 def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
@@ -115,6 +172,8 @@ def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
         PlanError: the caps are below the smallest reachable costs; says what these are.
     """
     search = _Search(widths, tuple(caps), floors_too=True)
+    if search.fill(widths.sizes) <= 1:
+        return _reached(search, widths.sizes)
     kept = search.settle(path.at(0))
     if search.fill(kept) > 1:
         search, path = _Search(widths, tuple(caps), floors_too=False), SameShare(widths)
@@ -129,10 +188,13 @@ def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
             low, kept = middle, candidate
         else:
             high = middle
-    kept = _fill_up(search, kept, path)
+    return _reached(search, _fill_up(search, kept, path))
+
+
+def _reached(search: _Search, kept: np.ndarray) -> Allocation:
+    groups = search.widths.of_groups(kept)
     step = {} if search.fill(kept) >= _ENOUGH else search.smallest_step(kept)
-    groups = widths.of_groups(kept)
-    return Allocation(groups, {cap.name: cap.cost(groups) for cap in caps}, step)
+    return Allocation(groups, {cap.name: cap.cost(groups) for cap in search.caps}, step)
 
 
 def starved(widths: Widths, kept: np.ndarray, floors_too: bool) -> np.ndarray:
@@ -143,8 +205,8 @@ def starved(widths: Widths, kept: np.ndarray, floors_too: bool) -> np.ndarray:
     free = (widths.lowest < widths.sizes)[widths.variable_of]
     if not free.any():
         return np.zeros_like(kept)
-    quarter = np.median(widths.of_groups(kept / widths.sizes)[free]) / 4
-    needed = np.ceil(quarter * widths.sizes - 1e-9).astype(np.int64)
+    quarter = np.median(widths.of_groups(kept / widths.full)[free]) / 4
+    needed = np.minimum(np.ceil(quarter * widths.full - 1e-9), widths.sizes).astype(np.int64)
     return np.where((kept < needed) & (floors_too | (kept > widths.lowest)), needed, 0)
 
 
@@ -252,6 +314,16 @@ def _windows(widths: Widths, kept: np.ndarray) -> list[np.ndarray]:
             return found
     few = max(1, int(math.log(_COMBINATIONS, 3)))
     return [values if variable < few else kept[variable : variable + 1] for variable, values in enumerate(found)]
+
+
+def _before(classes: np.ndarray, values: np.ndarray, last: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weight of what precedes each value in its class: larger ones; those marked `last` after all others."""
+    order = np.lexsort((np.arange(len(values)), -values, last, classes))
+    before = np.cumsum(weights[order]) - weights[order]
+    first = np.searchsorted(classes[order], classes[order])
+    found = np.empty(len(values))
+    found[order] = before - before[first]
+    return found
 
 
 def _curves(widths: Widths, importances: Sequence[np.ndarray]) -> list[np.ndarray]:

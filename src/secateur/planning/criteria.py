@@ -14,6 +14,7 @@ import torch
 from secateur.errors import PlanError, nearest
 from secateur.graph.groups import Axis, Graph, Group, Member
 from secateur.planning.names import names_of
+from secateur.planning.origin import Origin
 from secateur.planning.outputs import Outputs, axis_length
 
 
@@ -113,17 +114,19 @@ def importances(
     name: str = "l1",
     scores: Mapping[str, Any] | None = None,
     seed: int = 0,
+    origin: Origin | None = None,
 ) -> list[np.ndarray]:
     """Return the importance of every unit, an array per group of the graph.
 
     Groups for whose layers `scores` are given (one number per output channel, by layer or tensor) take the mean of
     these; all others take the criterion. Importances compare within a group; `normalised` makes groups comparable.
+    Where the model was cut before, scores are those of the full-size model's channels.
 
     Raises:
         PlanError: an unknown criterion or layer, scores of the wrong length, or importances that are not finite.
     """
     base, argument = check_criterion(name)
-    given = _checked_scores(graph, outputs, scores or {})
+    given = _checked_scores(graph, outputs, scores or {}, origin)
     found = []
     for group, makers, producers in zip(graph.groups, outputs.makers, outputs.producers, strict=True):
         importance = _from_scores(makers, given)
@@ -186,7 +189,9 @@ def _from_scores(makers: tuple[Member, ...], given: Mapping[str, np.ndarray]) ->
     return np.mean(found, axis=0) if found else None
 
 
-def _checked_scores(graph: Graph, outputs: Outputs, scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _checked_scores(
+    graph: Graph, outputs: Outputs, scores: Mapping[str, Any], origin: Origin | None
+) -> dict[str, np.ndarray]:
     """Return the scores by tensor, checked; those of layers whose output is protected anyway are not needed."""
     axes: dict[str, Axis] = {member.tensor: member.axis for makers in outputs.makers for member in makers}
     found: dict[str, np.ndarray] = {}
@@ -194,8 +199,9 @@ def _checked_scores(graph: Graph, outputs: Outputs, scores: Mapping[str, Any]) -
         tensors = [tensor for tensor in _tensors_called(graph, name) if tensor in axes]
         if tensors:
             tensor = max(tensors, key=lambda tensor: len(graph.tensors[tensor].shape))
-            width = axis_length(graph.tensors[tensor], axes[tensor])
-            found[tensor] = _checked_values(name, values, width)
+            whole = (graph if origin is None else origin.graph).tensors[tensor]
+            checked = _checked_values(name, values, axis_length(whole, axes[tensor]))
+            found[tensor] = checked if origin is None else checked[origin.kept(tensor, axes[tensor])]
     return found
 
 

@@ -33,7 +33,7 @@ def plan_without(plan: Plan, graph: Graph, layer: str, indices: Iterable[int]) -
         raise PlanError("The plan was made for another model than the graph. Trace the model that it was made for.")
     tensor, axis = _output_of(graph, layer)
     wanted = _checked(graph, tensor, axis, layer, indices)
-    kept = [_kept_units(plan, group) for group in graph.groups]
+    kept = [kept_units(plan, group) for group in graph.groups]
     for number, units in _units(graph, tensor, axis, wanted):
         kept[number][units] = True
     taken_back = [*plan.recipe.get("taken_back", []), {layer: wanted.tolist()}]
@@ -123,7 +123,8 @@ def _owning(member: Member, wanted: np.ndarray) -> np.ndarray:
     return np.asarray(inside.any(axis=1))
 
 
-def _kept_units(plan: Plan, group: Group) -> np.ndarray:
+def kept_units(plan: Plan, group: Group) -> np.ndarray:
+    """Return of every unit of a group whether a plan keeps it."""
     for member in group.members:
         # The grouped axis is numbered anew where whole groups go; every group has a member along an ordinary one.
         kept = plan.keep.get(member.tensor, {}).get(member.axis) if member.axis != "grouped" else None

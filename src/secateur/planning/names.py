@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -18,7 +19,7 @@ def layers_matching(graph: Graph, kinds: Kinds, word: str) -> frozenset[str]:
     Raises:
         PlanError: no layer matches; offers the nearest names.
     """
-    found = frozenset(layer.name for layer in graph.layers if _is_named(layer, kinds, word))
+    found = frozenset(layer.name for layer in graph.layers if closeness(layer, kinds, word))
     if not found:
         raise PlanError(f"No layer with parameters is called {word!r}, nor of that type.{nearest(word, _known(graph))}")
     return found
@@ -50,6 +51,19 @@ def layers_containing(graph: Graph, part: str) -> frozenset[str]:
     return found
 
 
+def layers_like(graph: Graph, pattern: str) -> frozenset[str]:
+    """Return the layers whose name matches a regular expression from its beginning.
+
+    Raises:
+        PlanError: there is none; offers the nearest names.
+    """
+    found = frozenset(layer.name for layer in graph.layers if any(re.match(pattern, name) for name in names_of(layer)))
+    if not found:
+        known = (name for layer in graph.layers for name in names_of(layer))
+        raise PlanError(f"No layer's name matches the expression {pattern!r}.{nearest(pattern, known)}")
+    return found
+
+
 def layers_of_type(graph: Graph, kinds: Kinds, word: str) -> frozenset[str]:
     """Return the layers of a type, subclasses included; none for a torch.nn type that the model does not use.
 
@@ -72,11 +86,20 @@ def kinds_or_type(kinds: Kinds, layer: Layer) -> frozenset[str]:
     return kinds.get(layer.name, frozenset([layer.type]))
 
 
-def _is_named(layer: Layer, kinds: Kinds, word: str) -> bool:
+def closeness(layer: Layer, kinds: Kinds, word: str) -> tuple[int, int] | None:
+    """Return how closely a word names a layer, the larger the closer; None: not at all.
+
+    Its own name is closest, then the names of modules that hold it and patterns, the more letters the closer, then the
+    name of its class, then those of the classes that this derives from.
+    """
     names = names_of(layer)
-    if word in names or word in kinds_or_type(kinds, layer):
-        return True
-    return any(name.startswith(f"{word}.") or fnmatchcase(name, word) for name in names)
+    if word in names:
+        return 3, 0
+    if any(name.startswith(f"{word}.") or fnmatchcase(name, word) for name in names):
+        return 2, len(re.sub(r"\[[^]]*\]|[*?]", "", word))
+    if word in kinds_or_type(kinds, layer):
+        return 1, int(word == layer.type)
+    return None
 
 
 def _is_torch_type(word: str) -> bool:

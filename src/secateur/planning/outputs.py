@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import nn
@@ -24,6 +25,11 @@ class Outputs:
     makers: tuple[tuple[Member, ...], ...]
     producers: tuple[tuple[Member, ...], ...]
     layer_of: Mapping[str, str]  # tensor -> the layer that owns it
+
+    @cached_property
+    def layers_with_filters(self) -> frozenset[str]:
+        """The layers that make channels by weights of two or more dimensions; a norm only passes them on."""
+        return frozenset(self.layer_of[member.tensor] for members in self.producers for member in members)
 
     def making_layers(self, group: int) -> tuple[str, ...]:
         """Return the layers that make the channels of the group with this number."""
@@ -90,6 +96,16 @@ def floors(graph: Graph, outputs: Outputs, min_channels: int) -> np.ndarray:
         lowest[numbers] = np.maximum(lowest[numbers], -(-min_channels * sizes[numbers] // width))
     lowest[lowest == 0] = min_channels
     return np.clip(lowest, 1, sizes)
+
+
+def elements_per_unit(graph: Graph, outputs: Outputs) -> np.ndarray:
+    """Return how many elements a unit of each group has in the filters that make it."""
+    elements = np.zeros(len(graph.groups))
+    for number, members in enumerate(outputs.producers):
+        for member in members:
+            info = graph.tensors[member.tensor]
+            elements[number] += np.prod(info.shape) / axis_length(info, member.axis) * member.indices.shape[1]
+    return elements
 
 
 def _with_filters(graph: Graph, members: tuple[Member, ...]) -> tuple[Member, ...]:

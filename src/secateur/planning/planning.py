@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -14,17 +14,21 @@ from torch import nn
 
 from secateur.errors import PlanError, nearest
 from secateur.graph.groups import Graph
-from secateur.planning.allocation import Allocation, ByImportance, Path, SameShare, by_caps, by_ratio
-from secateur.planning.budgets import Cap, counted, read_cap, read_ratio, shown
-from secateur.planning.configuration import Configuration, read_configuration, rules_of
-from secateur.planning.criteria import check_criterion, importances, normalised
+from secateur.planning.allocation import Allocation
+from secateur.planning.budgets import Cap, counted, read_cap, shown
+from secateur.planning.configuration import Configuration, read_configuration
+from secateur.planning.criteria import check_criterion, importances
 from secateur.planning.names import layers_at_fault
-from secateur.planning.outputs import Outputs, axis_length, floors, kinds_of, outputs_of, producing_axes
+from secateur.planning.origin import Origin, origin_of
+from secateur.planning.outputs import Outputs, axis_length, elements_per_unit, kinds_of, outputs_of, producing_axes
 from secateur.planning.plans import Plan, assemble, fingerprint_of
-from secateur.planning.scope import Scope, Total, scope_of
-from secateur.planning.widths import Widths, widths_of
+from secateur.planning.requests import Request
+from secateur.planning.rules import rules_of
+from secateur.planning.scope import Scope
+from secateur.planning.shares import REST, Share, read_shares, shares_of, words_of
+from secateur.planning.widths import Widths
 
-_RANKINGS = ("group", "global")
+RANKINGS = ("group", "global", "isomorphic")
 _THIN = 0.1  # of its width: a stem or residual stream below this is worth a warning
 
 # What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
@@ -37,7 +41,7 @@ _log = logging.getLogger("secateur")
 def plan(  # noqa: PLR0913
     graph: Graph,
     model: nn.Module,
-    ratio: float | None = None,
+    ratio: Share | None = None,
     macs: float | str | None = None,
     params: float | str | None = None,
     criterion: str = "l1",
@@ -46,33 +50,44 @@ def plan(  # noqa: PLR0913
     ranking: str = "group",
     round_to: int | None = None,
     min_channels: int = 8,
-    max_ratio: float | None = None,
+    max_ratio: Share | None = None,
     ignore: Iterable[str | nn.Module] = (),
     seed: int = 0,
+    after: tuple[Graph, Plan] | None = None,
 ) -> Plan:
     """Decide which channels of a model go.
 
     Channels that the code cannot do with at any number but the full one are left whole, and that is logged. The budget
     is one of `ratio`, `macs` and/or `params`, or a `config` with sparsities.
 
+    `ratio` and `max_ratio` are one share, or shares by layer: `{"features.*": 0.3, "Conv2d": 0.5, nn.Linear: 0.2,
+    "head": 0, "*": 0.4}`. Of the words that name a layer the closest counts: its own name, then modules that hold it
+    and patterns, then its type; `"*"` is for all the rest, which is left whole without it. Coupled layers take the
+    smallest of what they ask for; the one that decides is named in the log.
+
     Args:
         graph: of this model, by `secateur.trace`.
         model: whose weights are judged; it is not changed.
-        ratio: share of its units that every group loses, rounded down; with `ranking="global"` the share that
-            all groups together lose.
+        ratio: share of its units that every group loses, rounded down; with another `ranking` than `"group"` the share
+            that groups lose together.
         macs: cap on the multiply-accumulates of the traced calls: a number, `"41.54M"`, or `"0.24x"` of the model's.
         params: cap on the parameters, likewise. Two caps hold together.
         criterion: how units are judged: `"l1"`, `"l2"`, `"lp:3"`, `"random"`.
         scores: importances of your own, one number per output channel, by layer or tensor; others use `criterion`.
-        config: a list of entries in the form of NNI 2.x, such as `[{"sparsity": 0.8, "op_types": ["Conv2d"]}]`, as
-            YAML or JSON text, or the path of such a file. Without sparsities it only says what may be cut.
-        ranking: `"group"`: under a cap every group loses the same share of what it has above its floor; `"global"`:
-            units of all groups compete by importance, each group's scaled to a mean of one.
+        config: a list of entries in the form of NNI 2.x or 3.0, such as `[{"sparsity": 0.8, "op_types": ["Conv2d"]}]`,
+            as YAML or JSON text, or the path of such a file. Without sparsities it only says what may be cut.
+        ranking: `"group"`: every group loses the same share (under a cap: of what it has above its floor); `"global"`:
+            units of all groups compete by importance, each group's scaled to a mean of one; `"isomorphic"`: those of
+            groups with the same structure compete, and every structure loses the same share (Fang et al., "Isomorphic
+            Pruning for Vision Models", ECCV 2024). Groups that were asked for different ratios do not compete.
         round_to: the channels of a layer stay a multiple of this, or all of them.
         min_channels: the channels that a layer keeps at least (all, if it has fewer).
         max_ratio: the share of its units that a group loses at most.
         ignore: layers whose output channels stay: names, modules, prefixes, patterns with `*`, types.
         seed: of `criterion="random"`.
+        after: where the model was cut before, the graph of the full-size one and the plan that made this one of it.
+            All shares are then of the full-size model. The plan is for the model at hand: `plan(...).after(earlier)` is
+            the one for both.
 
     Raises:
         PlanError: the budget, a name or a value makes no sense, or the budget is below the smallest reachable.
@@ -87,39 +102,58 @@ def plan(  # noqa: PLR0913
     _check_options(ranking, round_to, min_channels, seed)
     check_criterion(criterion)
     check_model(graph, model)
-    words = _names_of_ignored(model, ignore)
-    entries = read_configuration(config) if config is not None else []
     kinds = kinds_of(graph, model)
     outputs = outputs_of(graph, kinds)
-    scope = scope_of(graph, outputs, kinds, rules_of(entries), words)
-    _check_budget(ratio, macs, params, scope)
-
-    least = _floors(graph, outputs, scope, min_channels, max_ratio)
-    importance = importances(graph, outputs, _tensors_of(model), criterion, scores, seed)
-    request = _Request(graph, outputs, scope, least, importance, ranking, round_to)
-    parts = _allocations(request, ratio, macs, params)
-    changes = _NARROWER if macs is not None or params is not None else _NEARBY
-    kept = np.minimum.reduce([part.kept for part in parts])
-    kept = _harmonized(graph, request.widths(scope.cuttable), kept, changes)
-    _warn(graph, outputs, kept, scope.cuttable)
+    entries = read_configuration(config) if config is not None else []
+    ratios = None if ratio is None else read_shares(model, ratio, "ratio")
+    limits = {} if max_ratio is None else read_shares(model, max_ratio, "max_ratio", all_allowed=True)
+    origin = None if after is None else origin_of(*after, graph)
+    request = Request(
+        graph=graph,
+        outputs=outputs,
+        kinds=kinds,
+        rules=rules_of(entries),
+        ignore=tuple(words_of(model, ignore, "ignore")),
+        ratios=None if ratios is None else shares_of(graph, outputs, kinds, ratios, "ratio"),
+        max_ratios=shares_of(graph, outputs, kinds, limits, "max_ratio"),
+        min_channels=int(min_channels),
+        round_to=round_to,
+        ranking=ranking,
+        importances=importances(graph, outputs, _tensors_of(model), criterion, scores, seed, origin),
+        full=_sizes(graph) if origin is None else origin.sizes(graph),
+        elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
+    )
+    _check_budget(ratio, macs, params, request.scope)
+    caps = _caps(graph, macs, params, origin)
     recipe = {
         "criterion": criterion if scores is None else f"scores, else {criterion}",
         "ranking": ranking,
         "seed": seed,
-        "budget": _said(ratio=ratio, macs=macs, params=params, config=entries or None),
-        "limits": _said(round_to=round_to, min_channels=min_channels, max_ratio=max_ratio, ignore=words or None),
-        **_outcome(parts),
+        "budget": _said(ratio=_as_written(ratios), macs=macs, params=params, config=entries or None),
+        "limits": _said(round_to=round_to, min_channels=min_channels, max_ratio=_as_written(limits)),
     }
-    try:
-        return assemble(graph, _most_important(importance, kept), recipe)
-    except PlanError as error:
-        culprits = layers_at_fault(graph, error.tensors, words)
-        if not culprits:
-            raise
-        _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
-    options = {"criterion": criterion, "scores": scores, "config": config, "ranking": ranking, "round_to": round_to}
-    limits = {"min_channels": min_channels, "max_ratio": max_ratio, "ignore": [*words, *culprits], "seed": seed}
-    return plan(graph, model, ratio=ratio, macs=macs, params=params, **options, **limits)
+    return _planned(request, caps, recipe)
+
+
+def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> Plan:
+    """Return the plan, without cuts of what the model's code has no width for."""
+    while True:
+        parts = request.allocations(caps)
+        kept = np.minimum.reduce([request.sizes, *(part.kept for part in parts)])
+        kept = _harmonized(request.graph, request.widths(request.scope.cuttable), kept, _NARROWER if caps else _NEARBY)
+        limits = {**recipe["limits"], **_said(ignore=list(request.ignore) or None)}
+        units = _most_important(request.importances, kept)
+        try:
+            found = assemble(request.graph, units, {**recipe, "limits": limits, **_outcome(parts)})
+        except PlanError as error:
+            culprits = layers_at_fault(request.graph, error.tensors, request.ignore)
+            if not culprits:
+                raise
+            _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
+            request = replace(request, ignore=(*request.ignore, *culprits))
+        else:
+            _warn(request, kept)
+            return found
 
 
 def check_model(graph: Graph, model: nn.Module) -> None:
@@ -145,69 +179,12 @@ def check_model(graph: Graph, model: nn.Module) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Request:
-    graph: Graph
-    outputs: Outputs
-    scope: Scope
-    floors: np.ndarray
-    importances: Sequence[np.ndarray]
-    ranking: str
-    round_to: int | None
-
-    def widths(self, cuttable: np.ndarray) -> Widths:
-        return widths_of(self.graph, self.outputs, cuttable, self.scope.excluded, self.floors, self.round_to)
-
-    def path(self, widths: Widths, ranking: str) -> Path:
-        if ranking == "group":
-            return SameShare(widths)
-        return ByImportance(widths, [normalised(importance) for importance in self.importances])
-
-
-def _allocations(request: _Request, ratio: Any, macs: Any, params: Any) -> list[Allocation]:
-    """Return one allocation for each part of the budget; each leaves whole what is not its own."""
-    scope = request.scope
-    if macs is not None or params is not None:
-        widths = request.widths(scope.cuttable)
-        return [by_caps(widths, _caps(request.graph, macs, params), request.path(widths, request.ranking))]
-    if ratio is not None:
-        return [_ratio_of_all(request, read_ratio(ratio))]
-    own = scope.cuttable & np.isfinite(scope.ratios)
-    parts = [by_ratio(request.widths(own), np.where(own, scope.ratios, np.nan))] if own.any() else []
-    return parts + [_total(request, total) for total in scope.totals if total.groups.any() and total.share > 0]
-
-
-def _ratio_of_all(request: _Request, ratio: float) -> Allocation:
-    cuttable = request.scope.cuttable
-    widths = request.widths(cuttable)
-    if request.ranking == "group":
-        return by_ratio(widths, np.where(cuttable, ratio, np.nan))
-    return _capped_share(request, widths, cuttable.astype(np.float64), ratio, "units")
-
-
-def _total(request: _Request, total: Total) -> Allocation:
-    """Return the allocation in which units of some groups compete, until a share of their weights is gone."""
-    widths = request.widths(total.groups)
-    weights = np.where(total.groups, _elements_per_unit(request.graph, request.outputs), 0.0)
-    return _capped_share(request, widths, weights, total.share, "weights")
-
-
-def _capped_share(request: _Request, widths: Widths, weights: np.ndarray, share: float, name: str) -> Allocation:
-    full = float(weights @ widths.of_groups(widths.sizes))
-    smallest = float(weights @ widths.of_groups(widths.settle(widths.lowest.astype(np.float64))))
-    # A share asked of the channels yields to the floors, as the ratio of a single group does.
-    cap = Cap(name, max(full * (1 - share), smallest), lambda kept: float(weights @ kept))
-    if not cap.limit:
-        return Allocation(widths.of_groups(widths.sizes))
-    return by_caps(widths, [cap], request.path(widths, "global"))
-
-
-def _caps(graph: Graph, macs: Any, params: Any) -> list[Cap]:
-    full = np.array([group.size for group in graph.groups], dtype=np.int64)
+def _caps(graph: Graph, macs: Any, params: Any, origin: Origin | None) -> list[Cap]:
+    full, whole = _sizes(graph), graph.costs if origin is None else origin.graph.costs
     costs = {"macs": counted(graph.costs, "macs"), "params": counted(graph.costs, "params")}
     given = {name: value for name, value in (("macs", macs), ("params", params)) if value is not None}
-    caps = [Cap(name, read_cap(value, costs[name](full), name), costs[name]) for name, value in given.items()]
-    if all(cap.fill(full) <= 1 for cap in caps):
+    caps = [Cap(name, read_cap(value, getattr(whole, name)(), name), costs[name]) for name, value in given.items()]
+    if origin is None and caps and all(cap.fill(full) <= 1 for cap in caps):
         has = " and ".join(f"{cap.name}={shown(cap.cost(full))}" for cap in caps)
         raise PlanError(
             f'The model has {has}, which is within the budget already. Ask for less, such as {caps[0].name}="0.5x".'
@@ -229,25 +206,19 @@ def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray, changes: Sequenc
     return kept
 
 
-def _elements_per_unit(graph: Graph, outputs: Outputs) -> np.ndarray:
-    elements = np.zeros(len(graph.groups))
-    for number, members in enumerate(outputs.producers):
-        for member in members:
-            info = graph.tensors[member.tensor]
-            elements[number] += np.prod(info.shape) / axis_length(info, member.axis) * member.indices.shape[1]
-    return elements
-
-
-def _floors(graph: Graph, outputs: Outputs, scope: Scope, min_channels: int, max_ratio: float | None) -> np.ndarray:
-    if max_ratio is not None and max_ratio != 1:
-        read_ratio(max_ratio, "max_ratio")
-    sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
-    removable = np.floor(np.round(np.fmin(scope.max_ratios, max_ratio or 1.0) * sizes, 9)).astype(np.int64)
-    return np.maximum(floors(graph, outputs, min_channels), sizes - removable)
-
-
 def _most_important(importance: Sequence[np.ndarray], kept: np.ndarray) -> list[np.ndarray]:
     return [np.sort(np.argsort(-values, kind="stable")[:count]) for values, count in zip(importance, kept, strict=True)]
+
+
+def _sizes(graph: Graph) -> np.ndarray:
+    return np.array([group.size for group in graph.groups], dtype=np.int64)
+
+
+def _as_written(shares: Mapping[str, float] | None) -> Any:
+    """Return shares by word as they were given: one for all as a number, none as None."""
+    if not shares:
+        return None
+    return shares[REST] if set(shares) == {REST} else shares
 
 
 def _outcome(parts: Sequence[Allocation]) -> dict[str, Any]:
@@ -261,8 +232,8 @@ def _said(**options: Any) -> dict[str, Any]:
 
 
 def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) -> None:
-    if ranking not in _RANKINGS:
-        raise PlanError(f"There is no ranking {ranking!r}.{nearest(str(ranking), _RANKINGS)}")
+    if ranking not in RANKINGS:
+        raise PlanError(f"There is no ranking {ranking!r}.{nearest(str(ranking), RANKINGS)}")
     for name, value, least in (("min_channels", min_channels, 1), ("round_to", round_to, 1), ("seed", seed, 0)):
         if value is None and name == "round_to":
             continue
@@ -272,8 +243,6 @@ def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) ->
 
 def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:
     given = [name for name, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None]
-    if ratio is not None:
-        read_ratio(ratio)
     if scope.has_budget:
         given.append("the sparsities of config")
     if not given:
@@ -284,32 +253,16 @@ def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:
         )
 
 
-def _names_of_ignored(model: nn.Module, ignore: Iterable[str | nn.Module]) -> list[str]:
-    if isinstance(ignore, str | nn.Module):
-        ignore = (ignore,)
-    name_of = {id(module): name for name, module in model.named_modules()}
-    found = []
-    for one in ignore:
-        name = name_of.get(id(one)) if isinstance(one, nn.Module) else one
-        if not isinstance(name, str) or not name:
-            what = type(one).__name__ if isinstance(one, nn.Module) else repr(one)
-            raise PlanError(
-                f"ignore has {what}, which is no part of the model. Give names, patterns, types or its modules."
-            )
-        found.append(name)
-    return found
-
-
 def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
 
 
-def _warn(graph: Graph, outputs: Outputs, kept: np.ndarray, cuttable: np.ndarray) -> None:
+def _warn(request: Request, kept: np.ndarray) -> None:
     """Say so where the first layer, or a stream that several layers write to, falls under a tenth of its width."""
-    sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
-    if (kept == sizes).all():
-        why = "every group that may be cut is at its floor (min_channels)" if cuttable.any() else "nothing may be cut"
-        _log.warning("The plan removes nothing: %s.", why)
+    graph, outputs, sizes = request.graph, request.outputs, request.sizes
+    if (kept == request.originals).all():
+        floors = "every group that may be cut is at its floor (min_channels)"
+        _log.warning("The plan removes nothing: %s.", floors if request.scope.cuttable.any() else "nothing may be cut")
     first = _first_writer(graph, outputs)
     for (tensor, axis), along in producing_axes(outputs).items():
         width, layer = axis_length(graph.tensors[tensor], axis), outputs.layer_of[tensor]

@@ -147,6 +147,24 @@ class Plan:
 
         return plan_without(self, graph, layer, indices)
 
+    def after(self, earlier: Plan) -> Plan:
+        """Return the one plan that does what `earlier` and then this one do, bit for bit.
+
+        This plan is for the model that `earlier` leaves, the returned one for the model that `earlier` is for.
+
+        Raises:
+            PlanError: this plan is for another model; names the first tensor that differs.
+
+        Example:
+            >>> first = Plan(keep={"fc.weight": {0: (0, 2, 3)}}, fingerprint={"fc.weight": (4, 5)})
+            >>> then = Plan(keep={"fc.weight": {0: (2, 1)}}, fingerprint={"fc.weight": (3, 5)})
+            >>> then.after(first).keep
+            {'fc.weight': {0: (3, 2)}}
+        """
+        from secateur.planning.composition import plan_after
+
+        return plan_after(self, earlier)
+
     def with_proof(self, proof: Any) -> Plan:
         """Return the plan with the figures of its proof; they are no part of its equality or JSON."""
         return replace(self, proof=proof)

@@ -28,6 +28,7 @@ class Widths:
     sizes: np.ndarray  # (variables,) units
     lowest: np.ndarray  # (variables,)
     step: np.ndarray  # (variables,)
+    full: np.ndarray  # (variables,) units of the model before any cut: what shares are of; `sizes`, if nothing is cut
     clusters: tuple[Cluster, ...] = ()
 
     @cached_property
@@ -134,19 +135,25 @@ def widths_of(
     excluded: np.ndarray,
     lowest: np.ndarray,
     round_to: int | None = None,
+    full: np.ndarray | None = None,
 ) -> Widths:
     """Return the widths that the graph, the floors (`lowest`, per group) and `round_to` allow.
+
+    `full` says how many units each group had before anything was cut; left out, the graph is of the full-size model.
 
     Groups that must keep equally many units are cut together as soon as one of them is cuttable, unless one is
     excluded. With `round_to`, the channels of a layer stay a multiple of it (or all of them): where its channels are
     split over groups of one size, such as the halves of a split norm, these keep equally many and their sum is the
-    multiple; over groups of different sizes, each part is one. Where no such number lies between floor and size the
-    group is left whole.
+    multiple; over groups of different sizes, the parts' remainders stay, and where these do not add up to a multiple,
+    each part is one. Where no such number lies between floor and size the group is left whole.
     """
     variable_of = _variables(graph, outputs, cuttable if round_to else None)
     count = int(variable_of.max(initial=-1)) + 1
+    group_sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
     sizes = np.full(count, np.iinfo(np.int64).max)
-    np.minimum.at(sizes, variable_of, np.array([group.size for group in graph.groups], dtype=np.int64))
+    np.minimum.at(sizes, variable_of, group_sizes)
+    before = np.full(count, np.inf)
+    np.minimum.at(before, variable_of, group_sizes if full is None else full)
     floor = np.ones(count, dtype=np.int64)
     np.maximum.at(floor, variable_of, lowest)
     open_ = np.zeros(count, dtype=bool)
@@ -156,7 +163,7 @@ def widths_of(
     step = np.ones(count, dtype=np.int64)
     if round_to:
         floor, step = _rounded(graph, outputs, variable_of, sizes, floor, round_to)
-    return Widths(variable_of, sizes, floor, step, _clusters(graph, variable_of, count))
+    return Widths(variable_of, sizes, floor, step, before, _clusters(graph, variable_of, count))
 
 
 def _with(kept: np.ndarray, variable: int, value: int) -> np.ndarray:
@@ -208,9 +215,12 @@ def _rounded(
         units: dict[int, int] = {}
         for number, indices in along.items():
             units[int(variable_of[number])] = units.get(int(variable_of[number]), 0) + indices
-        fixed = axis_length(graph.tensors[tensor], axis) - sum(n * int(sizes[v]) for v, n in units.items())
-        rest = fixed if len(units) == 1 else 0
+        width = axis_length(graph.tensors[tensor], axis)
+        fixed = width - sum(n * int(sizes[v]) for v, n in units.items())
         for variable, indices in units.items():
+            # Where the whole width is a multiple, every part keeps its own remainder, and so does their sum.
+            whole = indices * int(sizes[variable]) if len(units) > 1 and width % round_to == 0 else 0
+            rest = fixed if len(units) == 1 else -whole
             # Protected channels may leave a remainder that no number of units fills up; such a layer is not rounded.
             if rest % math.gcd(round_to, indices) == 0:
                 allowed[variable] &= (np.arange(sizes[variable] + 1) * indices + rest) % round_to == 0
