@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ArtifactError,
         CutError,
         DataError,
+        ExplainError,
         PlanError,
         ProofError,
         RuntimeMissingError,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     )
     from secateur.graph.groups import Graph
     from secateur.graph.tracing import trace
-    from secateur.pipeline import prune
+    from secateur.pipeline import prune, prune_steps
     from secateur.planning.planning import plan
     from secateur.planning.plans import Plan
     from secateur.surgery.cutting import cut
@@ -39,6 +40,7 @@ _HOMES = {
     "ArtifactError": "errors",
     "CutError": "errors",
     "DataError": "errors",
+    "ExplainError": "errors",
     "Graph": "graph.groups",
     "Plan": "planning.plans",
     "PlanError": "errors",
@@ -52,6 +54,7 @@ _HOMES = {
     "mask": "surgery.masking",
     "plan": "planning.planning",
     "prune": "pipeline",
+    "prune_steps": "pipeline",
     "save": "artifact.writing",
     "trace": "graph.tracing",
     "verify": "surgery.proof",
@@ -61,6 +64,7 @@ __all__ = [
     "ArtifactError",
     "CutError",
     "DataError",
+    "ExplainError",
     "Graph",
     "Plan",
     "PlanError",
@@ -74,6 +78,7 @@ __all__ = [
     "mask",
     "plan",
     "prune",
+    "prune_steps",
     "save",
     "trace",
     "verify",

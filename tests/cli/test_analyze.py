@@ -42,6 +42,23 @@ def test_what_may_be_cut_and_what_not_is_told_with_its_place(modnet):
     assert "mobilenetv2.py:" in stem["source"]
 
 
+def test_the_largest_reasons_for_what_stays_come_first(modnet):
+    held = modnet["held"]
+    shares = [max(reason["params"], reason["macs"]) for reason in held]
+    assert shares == sorted(shares, reverse=True)
+    left = 1 - modnet["prunable"]["macs"]
+    assert 0 < held[0]["macs"] <= left
+
+
+def test_three_reasons_are_told_with_what_would_free_them(secateur):
+    out = secateur("analyze", "mobilenetv2", "-q").out
+    stays = out.partition("What stays, and why")[2]
+    assert "features.0.0 input (3)" in stays
+    assert "classifier output (1000)" in stays
+    assert "free_outputs=True" in stays
+    assert "secateur explain mobilenetv2" in stays
+
+
 def test_other_models_branches_are_their_children(secateur):
     result = secateur("analyze", "my_nets:TwoInputs", "--input", "1x3x8x8", "--input", "1x5", "--json")
     assert [branch["name"] for branch in result.json["branches"]] == ["picture", "number", "out"]
@@ -58,4 +75,4 @@ def test_the_table_is_for_people_and_progress_stays_off_stdout(secateur):
 
 
 def test_lenets_tables_are_as_they_were(secateur, golden):
-    golden("analyze_lenet.out", secateur("analyze", "lenet", "-q").out.partition("Protected")[0])
+    golden("analyze_lenet.out", secateur("analyze", "lenet", "-q").out.partition("What stays")[0])

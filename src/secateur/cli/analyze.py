@@ -14,8 +14,11 @@ from secateur.cli.subject import Subject, find_subject
 from secateur.graph.groups import Graph
 from secateur.graph.tracing import trace
 from secateur.measurement.branches import BranchCost, branch_costs, total_cost
-from secateur.measurement.prunable import coverage, group_shares, protected_layers
-from secateur.reporting.tables import branch_table, coverage_line, group_table, narrow_branch_table, protected_lines
+from secateur.measurement.prunable import coverage, group_shares, held_shares, protected_layers
+from secateur.reporting.explanations import overview, stay_lines
+from secateur.reporting.tables import branch_table, coverage_line, group_table, narrow_branch_table
+
+REASONS = 3  # that are shown; `explain` shows more
 
 
 @click.command("analyze")
@@ -50,11 +53,10 @@ def command(
     show_fitting(branch_table(branches, title, inference), narrow_branch_table(branches, title))
     show("")
     show(group_table(group_shares(graph)), coverage_line(graph, coverage(graph)), "")
-    protected = protected_layers(graph)
-    if protected:
-        show(Text("Protected, never cut (layer and number of channels):", style="bold"), *protected_lines(protected))
-    if graph.unreached:
-        show(f"Never run by this input, so left whole: {', '.join(graph.unreached)}.")
+    found = overview(graph)
+    if found.stays or found.unreached:
+        show(Text("What stays, and why", style="bold"), *stay_lines(found, REASONS))
+        show(f"More: secateur explain {model} [--at LAYER]")
 
 
 def _inference_costs(subject: Subject) -> tuple[BranchCost, ...]:
@@ -76,6 +78,7 @@ def _as_json(
         "inference_branches": [asdict(branch) for branch in inference],
         "prunable": asdict(coverage(graph)),
         "groups": [asdict(share) for share in group_shares(graph)],
+        "held": [asdict(share) for share in held_shares(graph)],
         "protected": [asdict(entry) for entry in protected_layers(graph)],
         "unreached": list(graph.unreached),
     }

@@ -18,6 +18,7 @@ from secateur.errors import SecateurError, nearest
 # Names and one-line helps stand here, so that `secateur --help` need not import torch.
 COMMANDS = {
     "analyze": "Parameters and MACs by branch, what is coupled with what, and what is protected, and why.",
+    "explain": "With what a layer is coupled and through which code, or why it stays whole.",
     "prune": "Cut a model to a budget, prove the result, and save it with its plan.",
     "verify": "Prove again that a saved model is what its plan promises.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",

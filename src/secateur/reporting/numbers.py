@@ -1,8 +1,6 @@
-"""Counts, shares and places as people read them."""
+"""Counts and shares as people read them."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 _STEPS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -31,19 +29,6 @@ def bar(share: float, width: int = 12) -> str:
     eighths = max(1 if share > 0 else 0, round(min(max(share, 0.0), 1.0) * width * 8))
     full, rest = divmod(eighths, 8)
     return ("█" * full + " ▏▎▍▌▋▊▉"[rest] * (rest > 0)).ljust(width)
-
-
-def short_source(source: str) -> str:
-    """Write a place in somebody's code as from here, or by its last two folders.
-
-    Example:
-        >>> short_source("/usr/lib/python3/site-packages/torchvision/models/resnet.py:92")
-        '.../torchvision/models/resnet.py:92'
-    """
-    path = Path(source)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        return str(path.relative_to(Path.cwd()))
-    return f".../{'/'.join(path.parts[-3:])}" if len(path.parts) > 4 else source
 
 
 def _digits_before(value: float) -> int:

@@ -10,9 +10,9 @@ from rich.table import Table
 from secateur.graph.groups import Graph
 from secateur.measurement.branches import BranchCost, total_cost
 from secateur.measurement.layers import Change, LayerChange, ModelChange
-from secateur.measurement.prunable import Coverage, GroupShare, ProtectedLayer
+from secateur.measurement.prunable import Coverage, GroupShare
 from secateur.measurement.timing import Timing
-from secateur.reporting.numbers import bar, short_count, short_source
+from secateur.reporting.numbers import bar, short_count
 from secateur.surgery.proof import Proof
 
 
@@ -69,18 +69,6 @@ def group_table(shares: Sequence[GroupShare], title: str = "Coupled groups: thes
         size = f"{share.groups} x {share.size}" if share.groups > 1 else str(share.size)
         table.add_row(share.name, size, str(len(share.layers)), *map(short_count, (share.params, share.macs)), *note)
     return table
-
-
-def protected_lines(protected: Sequence[ProtectedLayer]) -> list[str]:
-    """Say which channels stay: for each reason the line of code, and under it the layers with their numbers."""
-    gathered: dict[tuple[str, str], list[str]] = {}
-    for entry in protected:
-        layers = gathered.setdefault((entry.reason, entry.source), [])
-        layers.append(f"{entry.layer or '(model)'} ({entry.channels})")
-    lines = []
-    for (reason, source), layers in gathered.items():
-        lines += [f"{reason}{f', at {short_source(source)}' if source else ''}:", f"    {', '.join(layers)}"]
-    return lines
 
 
 def layer_table(change: ModelChange, title: str) -> Table:
