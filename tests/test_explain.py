@@ -20,8 +20,8 @@ from torch import nn
 
 import secateur
 from secateur.graph import rules
-from secateur.graph.explaining import Explainer
-from secateur.graph.remedies import NOTHING, remedy
+from secateur.graph.explanation.explaining import Explainer
+from secateur.graph.explanation.remedies import NOTHING, remedy
 from secateur.models import MobileNetV2, MODNet
 from tests.zoo import ZOO
 

@@ -8,8 +8,8 @@ from rich.text import Text
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
 from secateur.cli.subject import find_subject
+from secateur.graph.explanation.wording import paragraph
 from secateur.graph.tracing import trace
-from secateur.graph.wording import paragraph
 from secateur.reporting.explanations import as_data, group_lines, overview, stay_lines
 from secateur.reporting.tables import coverage_line
 

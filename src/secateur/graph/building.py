@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby, pairwise
 from math import prod
 
@@ -116,12 +117,17 @@ def with_conv_groups(tensors: dict[str, TensorInfo], atoms: Atoms) -> dict[str, 
 
 def kind_of(module: nn.Module | None) -> str:
     """Return the kind of a layer: "conv", "linear", "norm" or "other"."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return "conv"
-    if isinstance(module, nn.Linear):
-        return "linear"
-    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-    return "norm" if isinstance(module, norms) else "other"
+    return _kind(type(module))
+
+
+@lru_cache(maxsize=256)
+def _kind(layer: type) -> str:
+    kinds = {
+        "conv": nn.modules.conv._ConvNd,
+        "linear": nn.Linear,
+        "norm": (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm),
+    }
+    return next((name for name, bases in kinds.items() if issubclass(layer, bases)), "other")
 
 
 class _Extents:

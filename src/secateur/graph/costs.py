@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -12,8 +12,7 @@ from scipy import sparse
 Kept = Sequence[int] | np.ndarray
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """`coefficient * extent[a] * extent[b] * ...`: the parameters of a tensor, or the MACs of one operation."""
 
     what: Literal["params", "macs"]

@@ -22,8 +22,9 @@ from torch.utils._pytree import tree_leaves
 from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet, along
 from secateur.graph.provenance import Expression, Extent, Operation
+from secateur.graph.registry import Rule
 from secateur.graph.rules import attention, contraction, indexing, movement, normalization, pointwise
-from secateur.graph.running import LabelRun, Rule
+from secateur.graph.running import LabelRun
 
 FACTOR = "_secateur_factor"  # attribute of a tensor
 

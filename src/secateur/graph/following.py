@@ -1,20 +1,30 @@
 """Follow factors through a run, from when one first matters.
 
-In most models no number follows the size of what is cut. Until one does, operations are only kept, with the labels that
-their tensors have at the time; then they are gone through again, and from there on each is followed as it runs.
+In most models no number follows the size of what is cut. Until one does, operations are only kept, with the labels of
+their results at the time; then they are gone through again, and from there on each is followed as it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from secateur.graph import folding
 from secateur.graph.labels import Sheet
 from secateur.graph.running import LABELS, LabelRun, Rule
+
+
+class _Operation(NamedTuple):
+    """An operation that has run; without a function, a tensor that has left the model."""
+
+    func: Any
+    found: Rule | None
+    out: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    labels: list[Any]  # of the results
 
 
 class Follower:
@@ -29,7 +39,7 @@ class Follower:
         self.run = run
         self.following = at_once
         self.noticed: list[folding.Factor] = []  # what must be one
-        self._past: list[Callable[[], None]] = []
+        self._past: list[_Operation] = []
 
     def operation(
         self,
@@ -45,9 +55,11 @@ class Follower:
             self._catch_up()
         if self.following:
             self._follow(self.run, func, found, out, args, kwargs, sizes)
-        else:
-            now = _Then(self.run, (out, *args, *kwargs.values()))
-            self._past.append(partial(self._follow, now, func, found, out, args, kwargs, ()))
+            return
+        for value in args:
+            if isinstance(getattr(value, LABELS, None), partial):  # a weight, labelled when an operation first meets it
+                self.run.sheets(value)
+        self._past.append(_Operation(func, found, out, args, kwargs, [getattr(one, LABELS, None) for one in _each(out)]))
 
     def _follow(
         self,
@@ -61,7 +73,7 @@ class Follower:
     ) -> None:
         factor, noticed = folding.outcome(run, func, found, out, args, kwargs, sizes)
         self.noticed += [each for each in noticed if each is not folding.ONE]
-        for tensor in out if isinstance(out, (list, tuple)) else (out,):
+        for tensor in _each(out):
             if factor is not folding.ONE or hasattr(tensor, folding.FACTOR):
                 setattr(tensor, folding.FACTOR, factor)
 
@@ -70,7 +82,7 @@ class Follower:
         if self.following:
             self._notice(self.run, tensor)
         else:
-            self._past.append(partial(self._notice, _Then(self.run, (tensor,)), tensor))
+            self._past.append(_Operation(None, None, tensor, (), {}, [getattr(tensor, LABELS, None)]))
 
     def _notice(self, run: Any, tensor: torch.Tensor) -> None:
         factor = folding.factor_of(run, tensor)
@@ -78,9 +90,13 @@ class Follower:
             self.noticed.append(factor.bound(run.sheets(tensor)))
 
     def _catch_up(self) -> None:
-        self.following = True
-        for follow in self._past:
-            follow()
+        self.following, then = True, _Then(self.run)
+        for past in self._past:
+            then.labels.update(zip(map(id, _each(past.out)), past.labels, strict=True))
+            if past.func is None:
+                self._notice(then, past.out)
+            else:
+                self._follow(then, past.func, past.found, past.out, past.args, past.kwargs, ())
 
     def mark(self) -> tuple[bool, int, int]:
         """Remember how far this is."""
@@ -93,26 +109,20 @@ class Follower:
         del self._past[mark[2] :]
 
 
+def _each(out: Any) -> Any:
+    return out if isinstance(out, (list, tuple)) else (out,)
+
+
 class _Then:
-    """The labels that tensors had when an operation had run."""
+    """The labels that tensors had when an operation had run, while one operation after another is gone through."""
 
-    def __init__(self, run: LabelRun, values: tuple[Any, ...]) -> None:
+    def __init__(self, run: LabelRun) -> None:
         self.run = run
-        self._labels: dict[int, tuple[torch.Tensor, Any]] = {}
-        self._keep(values)
-
-    def _keep(self, values: Any) -> None:
-        for value in values:
-            if isinstance(value, torch.Tensor):
-                found = getattr(value, LABELS, None)
-                weights = isinstance(found, partial)  # which are labelled when an operation first meets them
-                self._labels[id(value)] = value, self.run.sheets(value) if weights else found
-            elif isinstance(value, (list, tuple)):
-                self._keep(value)
+        self.labels: dict[int, Any] = {}  # of results, by identity: the operations that are kept keep these
 
     def sheets(self, tensor: Any) -> list[Sheet]:
         """Return the sheets of a tensor, as `LabelRun.sheets` does."""
-        kept = self._labels.get(id(tensor))
-        found: Any = None if kept is None else kept[1]
-        sheets: Any = found() if callable(found) else found
-        return sheets or []
+        found: Any = self.labels.get(id(tensor))
+        if found is None:
+            return self.run.sheets(tensor) if id(tensor) not in self.labels else []
+        return found() if callable(found) else found

@@ -15,7 +15,7 @@ from secateur.graph.costs import Costs
 
 if TYPE_CHECKING:
     from secateur.graph.coupling import Coupling
-    from secateur.graph.explaining import Explanation
+    from secateur.graph.explanation.explaining import Explanation
 
 Axis = int | Literal["grouped"]
 Indices = np.ndarray  # int64
@@ -175,7 +175,7 @@ class Graph:
         Example:
             >>> print(graph.explain("layer1.0.conv3"))  # doctest: +SKIP
         """
-        from secateur.graph.explaining import explain
+        from secateur.graph.explanation.explaining import explain
 
         return explain(self, layer)
 

@@ -135,7 +135,7 @@ def asks_for_training(kind: type) -> bool:
 
 @lru_cache(maxsize=256)
 def _only_passes_on(function: FunctionType, further: bool = True) -> bool:
-    """Tell whether `training` is only read to be an argument of torch's dropouts, or of functions that pass it on so."""
+    """Tell whether `training` is only read as an argument of torch's dropouts, or of functions that pass it on so."""
     steps = [step for step in dis.get_instructions(function) if step.opname != "CACHE"]
     reads = [at for at, step in enumerate(steps) if _mentions(step) and step.opname not in ("KW_NAMES", "LOAD_CONST")]
     for at in reads:

@@ -29,8 +29,9 @@ from secateur.graph.provenance import (
     extents_in,
     is_literal,
 )
+from secateur.graph.registry import Rule
 from secateur.graph.rules import normalization
-from secateur.graph.running import LABELS, MEET_DATA, WEIGHT, LabelRun, Rule, cells_of
+from secateur.graph.running import LABELS, MEET_DATA, WEIGHT, LabelRun, cells_of
 from secateur.graph.staging import modules_of
 
 ONE_OF_EACH_ROW = "each of these belongs to a whole head or part, and channels go from within all of them"

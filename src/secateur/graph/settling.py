@@ -98,13 +98,13 @@ def _alive(coupling: Coupling, kept: Sequence[np.ndarray]) -> np.ndarray:
     return alive
 
 
-def _kept_indices(coupling: Coupling, alive: np.ndarray) -> dict[Place, np.ndarray]:
-    """Return the kept indices, ascending, of every axis that loses some."""
+def _kept_indices(coupling: Coupling, alive: np.ndarray, every: bool = False) -> dict[Place, np.ndarray]:
+    """Return the kept indices, ascending, of every axis that loses some; `every`: also of those that lose none."""
     atoms_alive = alive[coupling.unit_of[1:]]
     result = {}
     for place, start, size in zip(coupling.atoms.axes, coupling.atoms.starts, coupling.atoms.sizes(), strict=True):
         own = atoms_alive[start - 1 : start - 1 + size]
-        if not own.all():
+        if not own.all() or (every and place[1] != "grouped"):
             result[place] = np.flatnonzero(own)
     return result
 
@@ -257,7 +257,7 @@ def _at_widths(graph: Graph, coupling: Coupling, alive: np.ndarray, copies: int)
     A dimension of size 1 carries no labels, so where a single channel is left the order shows only with two of each.
     """
     assert graph.model is not None
-    keep = _kept_indices(coupling, alive)
+    keep = _kept_indices(coupling, alive, every=copies > 1)
     shapes = _shapes(graph, coupling, keep, copies)
     try:
         integers = {str(attribute): value for attribute, value in solve(coupling, alive, graph, copies).items()}

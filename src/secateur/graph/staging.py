@@ -7,6 +7,7 @@ traced ones. Whatever happens inside, the model's modules get their own dictiona
 from __future__ import annotations
 
 import copy
+import gc
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -116,14 +117,18 @@ def staged(
             vars(module).clear()
             vars(module).update(dictionary)
             for key in OWN_TABLES:  # the code may have put hooks or modules into them
-                if dictionary.get(key):
+                if _is_table(dictionary.get(key)):
                     dictionary[key].clear()
                     dictionary[key].update(tables.get(key, {}))
 
 
 def _filled(own: dict[str, Any]) -> dict[str, dict[Any, Any]]:
     """Return copies of the tables of a module with anything in them; few have."""
-    return {key: dict(own[key]) for key in OWN_TABLES if own.get(key)}
+    return {key: dict(own[key]) for key in OWN_TABLES if _is_table(own.get(key))}
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)  # a scripted part has a list of its own making for modules
 
 
 @contextmanager
@@ -135,6 +140,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles, of which a trace makes none: it would walk all objects of the process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from secateur.graph.groups import CallShape, Graph, TensorInfo
 from secateur.graph.modes import Watch
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
-from secateur.graph.staging import modules_of, staged, tensors_of
+from secateur.graph.staging import modules_of, staged, tensors_of, uncollected
 
 Attention = Literal["auto", "dims", "heads"]
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
@@ -84,14 +84,20 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False, attention:
     heads = _heads(recorder, attention)
     if heads:
         recorder = record(model, calls, free_outputs=free_outputs, heads=heads)
+    with uncollected():
+        return _graph(model, calls, recorder, free_outputs, heads)
+
+
+def _graph(
+    model: nn.Module, calls: tuple[Call, ...], recorder: Recorder, free_outputs: bool, heads: frozenset[Place]
+) -> Graph:
     modules = modules_of(model, again=True)
     tensors = building.with_conv_groups(tensors_of(modules), recorder.atoms)
     coupling = couple(recorder)
     forms = Forms(coupling)
-    groups = building.groups_of(coupling)
     layers, idle = building.layers_of(modules, tensors, coupling)
     return Graph(
-        groups=groups,
+        groups=building.groups_of(coupling),
         equalities=equalities_of(forms),
         protected=building.protected_of(coupling),
         costs=building.costs_of(modules, tensors, forms, recorder.counts),
@@ -160,7 +166,8 @@ def record(
         heads: the axes along which whole heads are cut.
     """
     try:
-        return recorded(Recorder(model, shapes, full, heads=heads), model, calls, free_outputs, integers)
+        with uncollected():
+            return recorded(Recorder(model, shapes, full, heads=heads), model, calls, free_outputs, integers)
     except Exception as error:
         if shapes is not None or any(parameter.is_meta for parameter in model.parameters()):
             raise TraceError(

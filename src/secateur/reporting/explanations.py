@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from secateur.graph.explaining import Explainer, Obstacle, Part
+from secateur.graph.explanation.explaining import Explainer, Obstacle, Part
+from secateur.graph.explanation.histories import Role
+from secateur.graph.explanation.wording import ENDS, joints, listed, others, paragraph, place
 from secateur.graph.groups import Graph
-from secateur.graph.histories import Role
-from secateur.graph.wording import ENDS, joints, listed, others, paragraph, place
 from secateur.measurement.prunable import (
     Coverage,
     GroupShare,

@@ -125,7 +125,7 @@ def pruned_values(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
             factors = torch.ones_like(factors)
             factors[list(scale.rows)] = scale.factor
         if 0 in axes:
-            factors = factors[list(axes[0])]  # type: ignore[arg-type]
+            factors = factors[list(axes[0])]
         values = values * factors.reshape(-1, *(1,) * (values.ndim - 1))
     return values
 

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from secateur.errors import CutError
 from secateur.graph.labels import Sheet, along
+from secateur.graph.registry import Rule, rule_for
 from secateur.graph.rules.attention import attention
 from secateur.graph.rules.contraction import (
     addmm,
@@ -32,7 +33,7 @@ from secateur.graph.rules.contraction import (
 )
 from secateur.graph.rules.normalization import channel_norm, group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
-from secateur.graph.running import LABELS, LabelRun, Rule, rule_for, running
+from secateur.graph.running import LABELS, LabelRun, running
 from secateur.graph.staging import staged, tensor_infos
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, copied, named_tensor

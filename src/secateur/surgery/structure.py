@@ -23,7 +23,8 @@ from secateur.graph.coupling import Coupling
 from secateur.graph.groups import Axis, Graph
 from secateur.graph.labels import Sheet, along
 from secateur.graph.recording import NAME
-from secateur.graph.running import LABELS, LabelRun, Rule, cells_of, user_frame
+from secateur.graph.registry import Rule
+from secateur.graph.running import LABELS, LabelRun, cells_of, user_frame
 from secateur.graph.settling import solve
 from secateur.graph.tracing import repeated, run_calls
 from secateur.planning.composition import remaining_groups

@@ -11,9 +11,10 @@ import torch
 from secateur.graph.joining import Operand, broadcast, join, placed
 from secateur.graph.labels import Shape, Sheet
 from secateur.graph.provenance import TracedFloat
+from secateur.graph.registry import rule
 from secateur.graph.rules.contraction import contract
 from secateur.graph.rules.reduction import whole_statistic
-from secateur.graph.running import LabelRun, extent_of, rule
+from secateur.graph.running import LabelRun, extent_of
 
 
 @rule("scaled_dot_product_attention")

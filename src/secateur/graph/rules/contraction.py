@@ -13,8 +13,9 @@ import torch
 from secateur.graph.joining import Operand, join, placed
 from secateur.graph.labels import Sheet, varying
 from secateur.graph.provenance import Extent, TracedFloat, TracedInt
+from secateur.graph.registry import rule
 from secateur.graph.rules.pooling import passes
-from secateur.graph.running import WEIGHT, LabelRun, extent_of, rule
+from secateur.graph.running import WEIGHT, LabelRun, extent_of
 
 
 def contract(

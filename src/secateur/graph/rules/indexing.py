@@ -12,9 +12,10 @@ from secateur.graph import labels
 from secateur.graph.joining import Operand, join
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Operation, is_literal
+from secateur.graph.registry import rule
 from secateur.graph.rules.movement import give_view
 from secateur.graph.rules.pointwise import known_before
-from secateur.graph.running import LabelRun, extent_of, rule
+from secateur.graph.running import LabelRun, extent_of
 
 LITERAL = "the bound {} is a number in the code"
 

@@ -12,7 +12,8 @@ from secateur.graph import labels
 from secateur.graph.joining import Operand, join
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Expression, Extent, is_literal
-from secateur.graph.running import VIEW, WEIGHT, LabelRun, extent_of, rule
+from secateur.graph.registry import rule
+from secateur.graph.running import VIEW, WEIGHT, LabelRun, extent_of
 
 
 def give_view(run: LabelRun, out: torch.Tensor, x: torch.Tensor, sheets: Sequence[Sheet | None]) -> None:
@@ -238,7 +239,7 @@ def _side_by_side(run: LabelRun, parts: Sequence[torch.Tensor], dim: int) -> lis
 
 def _laid_side_by_side(run: LabelRun, sheets: Sequence[Sheet], dim: int) -> Sheet:
     """Concatenate sheets; where some change along further dimensions, positions there must stay for the others."""
-    across = np.broadcast_shapes(*(sheet.shape[:dim] + (1,) + sheet.shape[dim + 1 :] for sheet in sheets))
+    across = np.broadcast_shapes(*((*sheet.shape[:dim], 1, *sheet.shape[dim + 1 :]) for sheet in sheets))
     wide = [at for at, size in enumerate(across) if size > 1]
     for sheet in sheets:
         if wide and not all(other.shape[at] > 1 for other in sheets for at in wide):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from secateur.graph.running import FUNCTIONS
+from secateur.graph.registry import FUNCTIONS
 
 
 def multi_head_attention(

@@ -11,8 +11,9 @@ import torch
 from secateur.graph.joining import Operand, broadcast, join
 from secateur.graph.labels import Shape, along, varying
 from secateur.graph.provenance import Expression, is_literal
+from secateur.graph.registry import rule
 from secateur.graph.rules.reduction import whole_statistic
-from secateur.graph.running import LabelRun, extent_of, rule
+from secateur.graph.running import LabelRun, extent_of
 
 
 def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> list[Operand]:

@@ -10,7 +10,8 @@ import torch
 from secateur.graph.joining import Operand, broadcast, join
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import TracedFloat
-from secateur.graph.running import VIEW, LabelRun, rule, tagged
+from secateur.graph.registry import rule, tagged
+from secateur.graph.running import VIEW, LabelRun
 
 # Operations element by element that this version of torch does not tag as such.
 UNTAGGED = (

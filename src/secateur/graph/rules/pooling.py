@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from secateur.graph.labels import Sheet
+from secateur.graph.registry import rule
 from secateur.graph.rules.movement import give_view
-from secateur.graph.running import LabelRun, rule
+from secateur.graph.running import LabelRun
 
 POSITIONS = {"1d": 1, "2d": 2, "3d": 3}
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from secateur.graph.labels import Sheet, varying
-from secateur.graph.running import LABELS, LabelRun, rule
+from secateur.graph.registry import rule
+from secateur.graph.running import LABELS, LabelRun
 
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "norm", "nansum",

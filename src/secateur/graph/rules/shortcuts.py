@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from secateur.graph.running import SHORTCUTS, overloads
+from secateur.graph.registry import SHORTCUTS, overloads
 
 Result = torch.Tensor | None
 

@@ -9,16 +9,16 @@ import numpy as np
 
 from secateur.errors import ExplainError, nearest
 from secateur.graph.atoms import Place
-from secateur.graph.conditions import Condition, Rewrite, conditions_of, rewrites_of
 from secateur.graph.coupling import MEASURED, couple
+from secateur.graph.explanation.conditions import Condition, Rewrite, conditions_of, rewrites_of
+from secateur.graph.explanation.histories import Archive, History, Partner, Paths, Role, Step
+from secateur.graph.explanation.remedies import remedy
+from secateur.graph.explanation.witnessing import Finding, Occurrence, Witness
 from secateur.graph.groups import Graph, Indices, Layer, Protected, Reason
-from secateur.graph.histories import Archive, History, Partner, Paths, Role, Step
 from secateur.graph.provenance import extents_in
 from secateur.graph.recording import Scaling
-from secateur.graph.remedies import remedy
 from secateur.graph.running import MEET_DATA
 from secateur.graph.tracing import recorded
-from secateur.graph.witnessing import Finding, Occurrence, Witness
 
 FOLLOWS = "whose channels stay"
 
@@ -71,7 +71,7 @@ class Explanation:
     sides: tuple[Side, ...]
 
     def __str__(self) -> str:
-        from secateur.graph.wording import text_of
+        from secateur.graph.explanation.wording import text_of
 
         return text_of(self)
 

@@ -16,7 +16,8 @@ from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet
 from secateur.graph.provenance import Attribute, Expression, Extent, TracedFloat, TracedInt, attributes_in
 from secateur.graph.recording import NAME, Recorder
-from secateur.graph.running import LABELS, Rule
+from secateur.graph.registry import Rule
+from secateur.graph.running import LABELS
 
 ORIGIN = "_secateur_origin"  # attribute of a tensor: (number of the operation that made it, of parameters alone)
 CONSTANT = "_secateur_constant"  # attribute of a stand-in for a tensor that is neither parameter nor buffer

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from secateur.graph.explanation.witnessing import Finding, Occurrence, Witness
 from secateur.graph.groups import TensorInfo
-from secateur.graph.witnessing import Finding, Occurrence, Witness
 
 Role = Literal["written", "filtered", "normalised", "beside", "taken", "read"]
 

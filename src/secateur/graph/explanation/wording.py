@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 
-from secateur.graph.conditions import Condition
-from secateur.graph.explaining import Explanation, Obstacle, Part, Side
+from secateur.graph.explanation.conditions import Condition
+from secateur.graph.explanation.explaining import Explanation, Obstacle, Part, Side
+from secateur.graph.explanation.histories import Partner, Role, Step
 from secateur.graph.groups import Reason
-from secateur.graph.histories import Partner, Role, Step
 
 WIDTH = 100
 LINES = 16  # of a tree of ways
