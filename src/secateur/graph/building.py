@@ -87,15 +87,16 @@ def layers_of(
     modules: Modules, tensors: dict[str, TensorInfo], coupling: Coupling
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     """Return the layers in the order in which they ran, and the names of those that never did."""
-    names: dict[int, list[str]] = {}
-    for path, module in modules:
-        names.setdefault(id(module), []).append(path)
     module_at = dict(modules)
     owned: dict[str, list[str]] = {}
     for name in tensors:
         owned.setdefault(name.rpartition(".")[0], []).append(name)
     ran = dict.fromkeys(tensor.rpartition(".")[0] for tensor, _ in coupling.atoms.axes)
     idle = [path for path in owned if path not in ran and any(tensors[name].shape for name in owned[path])]
+    names: dict[int, list[str]] = {id(module_at[path]): [] for path in owned}
+    for path, module in modules:
+        if id(module) in names:
+            names[id(module)].append(path)
     layers = tuple(
         Layer(path, type(module_at[path]).__name__, tuple(owned[path]), tuple(names[id(module_at[path])]))
         for path in [*ran, *idle]

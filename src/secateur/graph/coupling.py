@@ -182,7 +182,7 @@ def _pinned(run: Recorder, unit_of: np.ndarray, rows: TableRows) -> Iterator[tup
     for matrix, reason in run.pins:
         units = unit_of[matrix]
         lone = (units == units[:, :1]).all(axis=1) & (matrix != 0).all(axis=1)
-        endangered = units if rows.touch(matrix) and not rows.lie_within(matrix) else units[lone]
+        endangered = units if not rows.lie_within(matrix) and rows.touch(matrix) else units[lone]
         yield endangered.ravel(), reason
 
 
@@ -193,6 +193,7 @@ class TableRows:
     atoms: np.ndarray
     table: np.ndarray
     row: np.ndarray  # numbered through all tables
+    tables: frozenset[bytes]  # digests of those in which no label stands twice
     _found: dict[bytes, bool] = field(default_factory=dict)  # answers to `lie_within`, which come at a price
 
     @classmethod
@@ -205,9 +206,10 @@ class TableRows:
             row.append(np.repeat(last + np.arange(len(matrix)), matrix.shape[1]))
             last += len(matrix)
         if not tables:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), frozenset())
         order = np.argsort(np.concatenate(atoms), kind="stable")
-        return cls(np.concatenate(atoms)[order], np.concatenate(table)[order], np.concatenate(row)[order])
+        single = frozenset(digest(each) for each, _ in tables if each.all() and len(np.unique(each)) == each.size)
+        return cls(np.concatenate(atoms)[order], np.concatenate(table)[order], np.concatenate(row)[order], single)
 
     def touch(self, labels: np.ndarray) -> bool:
         """Tell whether any table has one of these labels."""
@@ -219,6 +221,8 @@ class TableRows:
         Several positions may hold the same row, as where keys are repeated for several queries.
         """
         key = digest(labels)
+        if key in self.tables:  # the usual case: each position holds a row
+            return True
         if key not in self._found:
             self._found[key] = self._hold(labels)
         return self._found[key]

@@ -57,9 +57,11 @@ class Follower:
             self._follow(self.run, func, found, out, args, kwargs, sizes)
             return
         for value in args:
-            if isinstance(getattr(value, LABELS, None), partial):  # a weight, labelled when an operation first meets it
+            if isinstance(getattr(value, LABELS, None), partial):  # a weight is labelled when first met
                 self.run.sheets(value)
-        self._past.append(_Operation(func, found, out, args, kwargs, [getattr(one, LABELS, None) for one in _each(out)]))
+        self._past.append(
+            _Operation(func, found, out, args, kwargs, [getattr(one, LABELS, None) for one in _each(out)])
+        )
 
     def _follow(
         self,

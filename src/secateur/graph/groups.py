@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -32,8 +32,7 @@ class TensorInfo:
     conv_groups: int = 1  # > 1: axis "grouped" exists, with conv_groups rows of shape[1] inputs each
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One axis of one tensor, seen from a group: unit `u` owns `indices[u]` along it.
 
     Along the axis `"grouped"` of a grouped convolution's weight (O, I/groups, *k) the index is

@@ -43,11 +43,13 @@ class LabelRun:
 
     def sheets(self, tensor: Any) -> list[Sheet]:
         """Return the sheets of a tensor; empty for what has no labels."""
-        found: Any = getattr(tensor, LABELS, None) if isinstance(tensor, torch.Tensor) else None
-        if callable(found):
-            found = found()
-            setattr(tensor, LABELS, found)
-        return found or []
+        found: Any = getattr(tensor, LABELS, None)
+        if type(found) is list:
+            return found
+        if found is None:
+            return []
+        setattr(tensor, LABELS, found := found())
+        return found
 
     def grouped_inputs(self, weight: torch.Tensor, groups: int) -> np.ndarray | None:
         """Return the labels of a grouped convolution's inputs, (groups * rows,), if the weight has its own."""
@@ -250,11 +252,15 @@ def extent_of(sheet: Sheet, dim: int, columns: bool = False) -> Extent:
 
 def _gather_traced(value: Any, found: list[TracedInt | TracedFloat]) -> None:
     """Walk the traced numbers among the arguments of a call, in order."""
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, (TracedInt, TracedFloat)):
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is TracedInt or kind is TracedFloat:
             found.append(item)
-        elif isinstance(item, (tuple, list, dict)):
+        elif kind in _CONTAINERS:
             _gather_traced(item, found)
+
+
+_CONTAINERS = frozenset({tuple, list, dict, torch.Size})
 
 
 def _integers(value: Any) -> Iterator[int]:

@@ -47,7 +47,7 @@ def harmonize(graph: Graph, counts: Sequence[int]) -> list[int] | None:
     alive = _alive(coupling, [np.arange(count) for count in counts])
     for copies in COPIES:
         found = _counts_at_widths(graph, coupling, alive, copies)
-        if found is not None:
+        if found is not None and (copies > 1 or all(found)):  # a single channel shows only with two of each
             return found
     return None
 
