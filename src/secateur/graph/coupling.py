@@ -223,6 +223,8 @@ class TableRows:
         key = digest(labels)
         if key in self.tables:  # the usual case: each position holds a row
             return True
+        if min(labels.shape) > 1 and digest(labels.T) in self.tables:  # and here one of each
+            return False
         if key not in self._found:
             self._found[key] = self._hold(labels)
         return self._found[key]

@@ -127,4 +127,5 @@ class _Then:
         found: Any = self.labels.get(id(tensor))
         if found is None:
             return self.run.sheets(tensor) if id(tensor) not in self.labels else []
-        return found() if callable(found) else found
+        sheets: Any = found() if callable(found) else found
+        return sheets

@@ -112,7 +112,11 @@ def equalities_of(forms: Forms) -> Equalities:
         if condition[0]:
             found.setdefault(condition, reason)
     matrix = np.zeros((len(found), len(forms.coupling.sizes)), np.int64)
-    places = [(at, group, count) for at, (groups, row) in enumerate(found) for group, count in zip(groups, row[:-1], strict=True)]
+    places = [
+        (at, group, count)
+        for at, (groups, row) in enumerate(found)
+        for group, count in zip(groups, row[:-1], strict=True)
+    ]
     if places:
         at, group, count = np.array(places, np.int64).T
         matrix[at, group] = count

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from secateur.graph.recording import Recorder
-from secateur.graph.staging import modules_of
+from secateur.graph.staging import LEFT, modules_of
 
 # Functions that may be told the mode: what they do to channels is the same in both.
 HARMLESS = frozenset({
@@ -39,6 +39,7 @@ class Visit:
     kwargs: dict[str, Any]
     entered: list[tuple[torch.Tensor, dict[str, Any]]]
     left: list[Any]
+    recorded: list[int]  # how much of each kind
 
 
 class Watch:
@@ -58,6 +59,7 @@ class Watch:
         self.settled = not self.asked
         self._visits: list[Visit] = []
         self._inside = False
+        self._the_same: set[Any] = set()  # the likes of modules that did the same in training
 
     def __enter__(self) -> None:
         """Watch the modules, which have been staged."""
@@ -68,13 +70,17 @@ class Watch:
         if self._inside:
             return forward(*args, **kwargs)
         entered = [(tensor, dict(vars(tensor))) for tensor in _tensors((args, kwargs))]
-        self._inside = True
+        before, self._inside = self.run.tally(), True
         try:
             output = forward(*args, **kwargs)
         finally:
             self._inside = False
-        self._visits.append(Visit(module, forward, args, kwargs, entered, self._seen(output)))
+        recorded = self._since(before)
+        self._visits.append(Visit(module, forward, args, kwargs, entered, self._seen(output), recorded))
         return output
+
+    def _since(self, before: Sequence[int]) -> list[int]:
+        return [after - number for after, number in zip(self.run.tally(), before, strict=True)]
 
     def _seen(self, output: Any) -> list[Any]:
         """Return what the code that comes next could tell: the structure, and shapes and labels of tensors."""
@@ -102,17 +108,35 @@ class Watch:
             self.run.back_to(mark)
 
     def _same_in_training(self, visit: Visit) -> bool:
+        """Tell whether nothing else leaves a module; those of one kind and settings are taken to do alike.
+
+        The proof of structure runs the whole model in training, so that one that does not is found there.
+        """
+        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), *map(len, visit.left)
+        if like in self._the_same:
+            return True
+        before, modules = self.run.tally(), [module for _, module in modules_of(visit.module)]
         for tensor, attributes in visit.entered:
             vars(tensor).clear()
             vars(tensor).update(attributes)
-        modules = [module for _, module in modules_of(visit.module)]
         try:
             for module in modules:
                 vars(module)["training"] = True
-            return self._seen(visit.forward(*visit.args, **visit.kwargs)) == visit.left
+            same = self._seen(visit.forward(*visit.args, **visit.kwargs)) == visit.left
         finally:
             for module in modules:
                 vars(module)["training"] = False
+        if same and self._since(before) == [0, *visit.recorded[1:]]:
+            self._the_same.add(like)
+        return same
+
+
+def _like(module: nn.Module) -> tuple[Any, ...]:
+    """Return the types of a module and those in it, with their settings: flags, words and factors."""
+    return tuple(
+        (type(each), *(value for value in vars(each).values() if type(value) in LEFT))
+        for _, each in modules_of(module)
+    )
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -178,6 +178,10 @@ class Recorder(LabelRun):
             del events[length:]
         self.follower.back_to(mark[1])
 
+    def tally(self) -> list[int]:
+        """Return how many axes are numbered, and how many events of each kind recorded, counts of MACs aside."""
+        return [len(self.atoms.axes), *(len(events) for events in self._lists() if events is not self.counts)]
+
     def _lists(self) -> tuple[list[Any], ...]:
         return (
             self.edges,

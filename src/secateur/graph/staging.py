@@ -71,19 +71,17 @@ def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
 
 def tensors_of(modules: Modules) -> dict[str, TensorInfo]:
     """List the parameters and buffers of modules, each under all of its names."""
-    names: dict[int, list[str]] = {}
-    tensors: dict[int, tuple[torch.Tensor, bool]] = {}
-    for prefix, module in modules:
+    found: dict[int, tuple[torch.Tensor, bool, list[str]]] = {}
+    for path, module in modules:
+        start = f"{path}." if path else ""
         for store, is_buffer in ((module._parameters, False), (module._buffers, True)):
             for key, tensor in store.items():
                 if tensor is not None:
-                    names.setdefault(id(tensor), []).append(f"{prefix}.{key}" if prefix else key)
-                    tensors[id(tensor)] = (tensor, is_buffer)
-    infos = {}
-    for key, (tensor, is_buffer) in tensors.items():
-        first = names[key][0]
-        infos[first] = TensorInfo(first, tuple(tensor.shape), tuple(names[key]), is_buffer)
-    return infos
+                    found.setdefault(id(tensor), (tensor, is_buffer, []))[2].append(start + key)
+    return {
+        names[0]: TensorInfo(names[0], tuple(tensor.shape), tuple(names), is_buffer)
+        for tensor, is_buffer, names in found.values()
+    }
 
 
 @contextmanager
@@ -104,7 +102,10 @@ def staged(
         training: the mode in which the body runs.
     """
     modules = modules_of(model)
-    saved = [(module, dict(vars(module)), _filled(vars(module))) for _, module in modules]
+    saved = [
+        (module, dict(vars(module)), {key: dict(table) for key, table in _filled(vars(module))})
+        for _, module in modules
+    ]
     made: dict[int, Any] = {}
     try:
         for path, module in modules:
@@ -116,19 +117,17 @@ def staged(
         for module, dictionary, tables in saved:
             vars(module).clear()
             vars(module).update(dictionary)
-            for key in OWN_TABLES:  # the code may have put hooks or modules into them
-                if _is_table(dictionary.get(key)):
-                    dictionary[key].clear()
-                    dictionary[key].update(tables.get(key, {}))
+            for key, table in _filled(dictionary):  # the code may have put hooks or modules into them
+                table.clear()
+                table.update(tables.get(key, {}))
 
 
-def _filled(own: dict[str, Any]) -> dict[str, dict[Any, Any]]:
-    """Return copies of the tables of a module with anything in them; few have."""
-    return {key: dict(own[key]) for key in OWN_TABLES if _is_table(own.get(key))}
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value)  # a scripted part has a list of its own making for modules
+def _filled(own: dict[str, Any]) -> list[tuple[str, dict[Any, Any]]]:
+    """Return the tables of a module with anything in them; few have."""
+    if not any(map(own.get, OWN_TABLES)):
+        return []
+    tables = [(key, own.get(key)) for key in OWN_TABLES]
+    return [(key, table) for key, table in tables if table and isinstance(table, dict)]  # a scripted part has others
 
 
 @contextmanager
