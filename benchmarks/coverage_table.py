@@ -33,7 +33,8 @@ Written by `benchmarks/coverage.py`; do not edit. Every model is pruned with
   compute.
 - **left**: the share of parameters that remain. A classifier's outputs and the input stay.
 - **CPU s**: trace and groups / all of `prune`, or the peer's own way; seconds of one thread.
-- **stays, mostly because**: what holds most parameters back, beside the outputs, with the share of parameters.
+- **stays, mostly because**: what touches most parameters that stay, with their share; the outputs only where
+  much is left.
 - Torch-Pruning is used as its README shows (`GroupMagnitudeImportance(p=2)`, ratio 0.5, the classifier ignored),
   without hints for single models, and judged in the same way.
 """
@@ -150,13 +151,12 @@ def _peer(record: Record | None) -> str:
 
 
 def _why(record: Record) -> str:
-    """Return the largest reason beside the one that every model has, its outputs."""
-    reasons = [(why, share) for why, share in record.get("protected", []) if "leave the model" not in why]
-    parts = (
-        [f"{_percent(reasons[0][1])}: {_short(reasons[0][0], LONGEST_REASON)}"]
-        if reasons and reasons[0][1] > 0.01
-        else []
-    )
+    """Return the largest reason beside the one that every model has, its outputs, unless much is left."""
+    much = record.get("left", 0) > WELL_CUT
+    reasons = [
+        why for why in record.get("protected", []) if why[1] > 0.01 and (much or "leave the model" not in why[0])
+    ]
+    parts = [f"{_percent(reasons[0][1])}: {_short(reasons[0][0], LONGEST_REASON)}"] if reasons else []
     if record.get("repairs"):
         parts.append(f"{len(record['repairs'])} repaired")
     return "; ".join(parts)

@@ -92,6 +92,12 @@ def _product_and_sum(bias: Tensor, left: Tensor, right: Tensor, beta: float = 1,
     return beta * bias + product if beta else product
 
 
+@_rule(aten._cdist_forward, aten._euclidean_dist)
+def _distances(left: Tensor, right: Tensor, order: float = 2.0, *_: Any) -> Tensor:
+    gone = left.isnan().all(-1)[..., :, None] | right.isnan().all(-1)[..., None, :]
+    return _marked(torch.cdist(silent(left), silent(right), order), gone)
+
+
 @_rule(aten.convolution)
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
     transposed, groups = how[3], how[-1]
@@ -112,7 +118,8 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *how: Any, **more: Any
     out, sums = aten._scaled_dot_product_flash_attention_for_cpu(
         silent(query), silent(key), silent(value), *how, **more
     )
-    gone = query.isnan().all(-1)[..., :, None] | value.isnan().all(-2)[..., None, :]
+    columns = value.isnan().all(-2).repeat_interleave(query.shape[1] // value.shape[1], 1)  # of grouped queries
+    gone = query.isnan().all(-1)[..., :, None] | columns[..., None, :]
     return _marked(out, gone), sums
 
 

@@ -65,6 +65,14 @@ def test_a_sound_cut_is_right_and_a_tampered_one_is_wrong(net):
     assert found.error > 1e-4
 
 
+@pytest.mark.parametrize("name", [name for name, specimen in ZOO.items() if specimen.reference == "mask"])
+def test_statistics_across_channels_need_no_simulation_of_the_engine(name):
+    torch.manual_seed(5)
+    model, example = ZOO[name].build().eval(), ZOO[name].example
+    small, plan = secateur.prune(model, example, ratio=0.5, min_channels=1)
+    assert plan.is_empty or judge_plan(model, small, plan, example, secateur.cut).verdict == "right"
+
+
 def narrowed(full: Any, hidden: list[int], inputs: list[int]) -> nn.Sequential:
     """Keep hidden units of a network of two layers: of the first layer these, of the second those."""
     first, second = nn.Linear(4, len(hidden)), nn.Linear(len(inputs), 2)
