@@ -1,11 +1,14 @@
 """Speed and memory of the engine, beside Torch-Pruning where it is installed: CPU seconds of one thread.
 
 python benchmarks/engine.py [--json] [--rounds 5] [--only resnet50,modnet]
+
+The two run in turns in one process, and medians count, so that a busy machine slows both.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import resource
@@ -30,11 +33,21 @@ from secateur.models.modnet import MODNet  # noqa: E402
 from tests import torchvision_operators  # noqa: E402
 
 MODNET_EXAMPLE = torch.zeros(1, 3, 512, 512)
-PICTURE = torch.zeros(1, 3, 224, 224)
 TORCHVISION = (
-    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "densenet121", "efficientnet_b0", "regnet_y_400mf",
-    "shufflenet_v2_x1_0", "convnext_tiny", "fcn_resnet50",
+    "resnet18", "resnet50", "resnet152", "vgg16_bn", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
+    "mnasnet1_0", "densenet121", "densenet201", "efficientnet_b0", "efficientnet_b7", "regnet_y_400mf", "regnet_y_32gf",
+    "shufflenet_v2_x1_0", "googlenet", "inception_v3", "convnext_tiny", "convnext_large", "fcn_resnet50", "vit_b_16",
+    "swin_t",
 )  # fmt: skip
+TIMM = ("dla102x2", "res2net50_26w_4s", "efficientnetv2_rw_s", "mobilenetv3_large_100", "mobilenetv3_small_100")
+WITHOUT_DATA = ("convnext_large", "regnet_y_32gf")  # both engines look at their shapes alone
+LARGE = ("convnext_large", "vit_l_16")  # built, traced, planned and cut without a weight in memory
+SIDES = {"inception_v3": 299, "efficientnetv2_rw_s": 288}
+OPTIONS = {
+    "fcn_resnet50": {"weights_backbone": None},
+    "googlenet": {"init_weights": False},
+    "inception_v3": {"init_weights": False},
+}
 LAYERS = (10, 30, 100, 300, 1000)
 
 
@@ -47,6 +60,7 @@ def main() -> None:
     found = {
         "speed": [speed_of(name, options.rounds) for name in names],
         "memory": [_in_child(memory_of, name) for name in names],
+        "large": [_in_child(large_of, name) for name in LARGE if torchvision_operators.declare()],
         "growth": [growth_of(name, options.rounds) for name in CHAINS],
         "modnet_to_proof": proof_of_modnet(),
     }
@@ -55,19 +69,27 @@ def main() -> None:
 
 def model_names() -> list[str]:
     """Return what can be built here."""
-    return ["modnet", *(TORCHVISION if torchvision_operators.declare() else ())]
+    timm = TIMM if importlib.util.find_spec("timm") else ()
+    return ["modnet", *((*TORCHVISION, *timm) if torchvision_operators.declare() else ())]
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """Return a model with random weights, in eval mode, and its example."""
+    """Return a model with random weights, or none, in eval mode, and its example."""
     torch.manual_seed(0)
     if name == "modnet":
         return MODNet().eval(), MODNET_EXAMPLE
     torchvision_operators.declare()
-    from torchvision.models import get_model
+    if name in TIMM:
+        import timm
 
-    options = {"weights_backbone": None} if name.startswith("fcn") else {}
-    return get_model(name, weights=None, **options).eval(), PICTURE
+        model = timm.create_model(name)
+    else:
+        from torchvision.models import get_model
+
+        model = get_model(name, weights=None, **OPTIONS.get(name, {}))
+    device = "meta" if name in WITHOUT_DATA else "cpu"
+    side = SIDES.get(name, 224)
+    return model.eval().to(device), torch.zeros(1, 3, side, side, device=device)
 
 
 def speed_of(name: str, rounds: int) -> dict[str, Any]:
@@ -125,6 +147,28 @@ def memory_of(name: str) -> dict[str, Any]:
     tracemalloc.start()
     secateur.trace(model, example)
     return {"model": name, "resident_mb": resident, "python_mb": tracemalloc.get_traced_memory()[1] / 2**20}
+
+
+def large_of(name: str) -> dict[str, Any]:
+    """Trace, plan and cut a model without data: CPU seconds, and what that adds to this process at its peak."""
+    torch.set_num_threads(1)
+    torchvision_operators.declare()
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        model = get_model(name, weights=None).eval()
+        example = torch.zeros(1, 3, 224, 224)
+    before, start = peak_megabytes(restart=True), time.process_time()
+    graph = secateur.trace(model, example)
+    traced = time.process_time()
+    small = secateur.cut(model, secateur.plan(graph, model, ratio=0.5, criterion="random"))
+    return {
+        "model": name,
+        "trace_s": traced - start,
+        "plan_and_cut_s": time.process_time() - traced,
+        "resident_mb": peak_megabytes() - before,
+        "parameters_m": [sum(parameter.numel() for parameter in each.parameters()) / 1e6 for each in (model, small)],
+    }
 
 
 def peak_megabytes(restart: bool = False) -> float:
@@ -193,10 +237,21 @@ def print_tables(found: dict[str, Any]) -> None:
     for row in found["speed"]:
         figures = [f"{row[key]:8.3f}" if key in row else "      --" for key in ("secateur", "torch_pruning", "ratio")]
         failed = "; ".join(f"{who}: {what[:60]}" for who, what in row["failures"].items())
-        print(f"  {row['model']:20} secateur {figures[0]}   Torch-Pruning {figures[1]}   ratio {figures[2]}  {failed}")
+        print(f"  {row['model']:22} secateur {figures[0]}   Torch-Pruning {figures[1]}   ratio {figures[2]}  {failed}")
+    ratios = {row["model"]: row["ratio"] for row in found["speed"] if "ratio" in row}
+    if ratios:
+        slower = ", ".join(name for name, ratio in ratios.items() if ratio > 1)
+        print(f"  median ratio {statistics.median(ratios.values()):.2f} of {len(ratios)}; slower: {slower or 'none'}")
     print("Memory of the trace, MB")
     for row in found["memory"]:
-        print(f"  {row['model']:20} resident {row['resident_mb']:8.1f}   Python {row['python_mb']:8.1f}")
+        print(f"  {row['model']:22} resident {row['resident_mb']:8.1f}   Python {row['python_mb']:8.1f}")
+    print("Large models without data")
+    for row in found["large"]:
+        full, small = row["parameters_m"]
+        print(
+            f"  {row['model']:22} trace {row['trace_s']:.2f} s, plan and cut {row['plan_and_cut_s']:.2f} s, resident "
+            f"{row['resident_mb']:.0f} MB; {full:.0f} M parameters, then {small:.0f} M"
+        )
     print("Growth with depth, CPU seconds")
     for row in found["growth"]:
         times = "  ".join(f"{count}: {seconds:.3f}" for count, seconds in row["layers"].items())
