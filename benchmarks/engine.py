@@ -2,12 +2,13 @@
 
 python benchmarks/engine.py [--json] [--rounds 5] [--only resnet50,modnet]
 
-The two run in turns in one process, and medians count, so that a busy machine slows both.
+For each model the two run in turns in one process, and medians count, so that a busy machine slows both.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import multiprocessing
@@ -18,6 +19,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ OPTIONS = {
     "inception_v3": {"init_weights": False},
 }
 LAYERS = (10, 30, 100, 300, 1000)
+MEMORY = 12 * 2**30  # bytes of address space; some models make the peer ask for all there is
 
 
 def main() -> None:
@@ -58,7 +61,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     names = [name for name in model_names() if not options.only or name in options.only.split(",")]
     found = {
-        "speed": [speed_of(name, options.rounds) for name in names],
+        "speed": [_in_child(partial(speed_of, rounds=options.rounds), name) for name in names],
         "memory": [_in_child(memory_of, name) for name in names],
         "large": [_in_child(large_of, name) for name in LARGE if torchvision_operators.declare()],
         "growth": [growth_of(name, options.rounds) for name in CHAINS],
@@ -93,7 +96,10 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
 
 
 def speed_of(name: str, rounds: int) -> dict[str, Any]:
-    """Time tracing and grouping, ours and theirs in turns in this process."""
+    """Time tracing and grouping, ours and theirs in turns in this process, which may not take all memory there is."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     model, example = build(name)
     contenders: dict[str, Callable[[], object]] = {"secateur": lambda: secateur.trace(model, example).groups}
     if theirs := torch_pruning():
@@ -105,7 +111,7 @@ def speed_of(name: str, rounds: int) -> dict[str, Any]:
             try:
                 seconds = cpu_seconds(contenders[contender])
             except Exception as error:  # noqa: BLE001 - a peer's failure is a result
-                failures[contender] = f"{type(error).__name__}: {error}"
+                failures[contender] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 continue
             if turn >= 0:
                 taken[contender].append(seconds)
@@ -130,7 +136,8 @@ def torch_pruning() -> Callable[[nn.Module, torch.Tensor], object] | None:
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:
-    """Return the CPU time that a call takes in this process."""
+    """Return the CPU time that a call takes in this process, without the garbage of an earlier one."""
+    gc.collect()
     start = time.process_time()
     call()
     return time.process_time() - start

@@ -1,6 +1,6 @@
 """`explain` says what an expert would say: with what a layer goes, through which code, and why something stays.
 
-`SECATEUR_GOLDEN=write` writes the texts in tests/golden anew.
+`SECATEUR_REGENERATE=1` writes the texts in tests/golden anew.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_well_known_layers_read_as_an_expert_would_say_it(name):
     torch.manual_seed(0)
     text = str(secateur.trace(build().eval(), example).explain(layer))
     place = GOLDEN / f"{name}.txt"
-    if os.environ.get("SECATEUR_GOLDEN") == "write":
+    if os.environ.get("SECATEUR_REGENERATE"):
         place.write_text(f"{text}\n", encoding="utf-8")
     assert comparable(text) == comparable(place.read_text(encoding="utf-8"))
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import PlanError, ProofError, nearest
-from secateur.graph.groups import Graph
-from secateur.graph.tracing import Attention, trace
+from secateur.graph.groups import Attention, Graph
+from secateur.graph.tracing import trace
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan, fingerprint_of

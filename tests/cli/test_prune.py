@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -147,3 +149,14 @@ def test_a_picture_is_drawn(secateur, suffix):
         secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "--figure", f"widths.{suffix}").code == 0
     )
     assert secateur.files() == {"small.safetensors", f"widths.{suffix}"}
+
+
+def test_whole_heads_are_cut_on_request_and_proved_again_from_the_file(secateur):
+    options = ["--input", "2x6x16", "--ratio", ".5", "--min-channels", "1", "--attention", "heads"]
+    assert secateur("prune", "my_nets:Attending", "-o", "small.safetensors", *options).code == 0
+    small = library.load("small.safetensors", into=importlib.import_module("my_nets").Attending())
+    assert (small.heads, small.dims) == (2, 4)
+    assert secateur("verify", "small.safetensors", "--model", "my_nets:Attending").code == 0
+    dims = secateur("analyze", "my_nets:Attending", "--input", "2x6x16", "--attention", "dims", "--json").json
+    heads = secateur("analyze", "my_nets:Attending", "--input", "2x6x16", "--attention", "heads", "--json").json
+    assert [group["size"] for group in dims["groups"]] != [group["size"] for group in heads["groups"]]

@@ -13,8 +13,26 @@ def _even(width: int) -> bool:
     return width % 2 == 0
 
 
+class Ways(Layer):
+    """One of several things to do, each of which makes `factor` times as many channels."""
+
+    WAYS = ()
+    factor: float = 1
+
+    @classmethod
+    def numbers(cls, choose, width):
+        return (choose(range(len(cls.WAYS))),)
+
+    def __init__(self, inputs: list[int], way: int):
+        super().__init__()
+        self.widths, self.way = (int(inputs[0] * self.factor),), way
+
+    def forward(self, x):
+        return [type(self).WAYS[self.way](x)]
+
+
 @kind
-class Moved(Layer):
+class Moved(Ways):
     """Places are flipped, rolled, turned, cut into windows and put together; channels stay as they are."""
 
     WAYS = (
@@ -30,20 +48,9 @@ class Moved(Layer):
         lambda x: torch.cat([part.unsqueeze(2) for part in x.unbind(2)][::-1], dim=2),
     )
 
-    @classmethod
-    def numbers(cls, choose, width):
-        return (choose(range(len(cls.WAYS))),)
-
-    def __init__(self, inputs: list[int], way: int):
-        super().__init__()
-        self.widths, self.way = (inputs[0],), way
-
-    def forward(self, x):
-        return [type(self).WAYS[self.way](x)]
-
 
 @kind
-class Rearranged(Layer):
+class Rearranged(Ways):
     """Channels change places or meet: by views with a -1, stacks, flips, rolls, sums over parts, an even count."""
 
     WAYS = (
@@ -63,21 +70,12 @@ class Rearranged(Layer):
     def fits(cls, *widths):
         return _even(widths[0])
 
-    @classmethod
-    def numbers(cls, choose, width):
-        return (choose(range(len(cls.WAYS))),)
-
-    def __init__(self, inputs: list[int], way: int):
-        super().__init__()
-        self.widths, self.way = (inputs[0],), way
-
-    def forward(self, x):
-        return [type(self).WAYS[self.way](x)]
-
 
 @kind
-class Halved(Layer):
+class Halved(Ways):
     """Half as many channels: sums, maxima and products over pairs and over halves."""
+
+    factor = 0.5
 
     WAYS = (
         lambda x: x.unflatten(1, (2, -1)).sum(1),
@@ -92,21 +90,12 @@ class Halved(Layer):
     def fits(cls, *widths):
         return _even(widths[0])
 
-    @classmethod
-    def numbers(cls, choose, width):
-        return (choose(range(len(cls.WAYS))),)
-
-    def __init__(self, inputs: list[int], way: int):
-        super().__init__()
-        self.widths, self.way = (inputs[0] // 2,), way
-
-    def forward(self, x):
-        return [type(self).WAYS[self.way](x)]
-
 
 @kind
-class Doubled(Layer):
+class Doubled(Ways):
     """Twice as many channels: copies beside each other or in place, both signs, a shuffle of pixels there and back."""
+
+    factor = 2
 
     WAYS = (
         lambda x: x.repeat(1, 2, 1, 1),
@@ -121,14 +110,3 @@ class Doubled(Layer):
     @classmethod
     def fits(cls, *widths):
         return widths[0] <= 16
-
-    @classmethod
-    def numbers(cls, choose, width):
-        return (choose(range(len(cls.WAYS))),)
-
-    def __init__(self, inputs: list[int], way: int):
-        super().__init__()
-        self.widths, self.way = (2 * inputs[0],), way
-
-    def forward(self, x):
-        return [type(self).WAYS[self.way](x)]

@@ -9,9 +9,9 @@ import click
 from rich.text import Text
 
 from secateur.cli.console import Progress, show, show_fitting, show_json
-from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import subject_options
 from secateur.cli.subject import Subject, find_subject
-from secateur.graph.groups import Graph
+from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
 from secateur.measurement.branches import BranchCost, branch_costs, total_cost
 from secateur.measurement.prunable import coverage, group_shares, held_shares, protected_layers
@@ -23,27 +23,14 @@ REASONS = 3  # that are shown; `explain` shows more
 
 @click.command("analyze")
 @click.argument("model", metavar="MODEL")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
-def command(
-    model: str,
-    shapes: tuple[tuple[int, ...], ...],
-    weights: str | None,
-    full: str | None,
-    seed: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@subject_options
+def command(model: str, attention: Attention, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Show parameters and MACs by branch, what is coupled with what, and what is protected, and why."""
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
-        subject = find_subject(model, shapes, weights, seed, full)
+        subject = find_subject(model, **chosen)
     with progress.step("tracing it"):
-        graph = trace(subject.model, subject.example)
+        graph = trace(subject.model, subject.example, attention=attention)
         branches = branch_costs(graph, subject.branches)
         inference = _inference_costs(subject)
     if as_json:

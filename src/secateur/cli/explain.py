@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.text import Text
 
 from secateur.cli.console import Progress, show, show_json
-from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import subject_options
 from secateur.cli.subject import find_subject
 from secateur.graph.explanation.wording import paragraph
+from secateur.graph.groups import Attention
 from secateur.graph.tracing import trace
 from secateur.reporting.explanations import as_data, group_lines, overview, stay_lines
 from secateur.reporting.tables import coverage_line
@@ -17,28 +20,14 @@ from secateur.reporting.tables import coverage_line
 @click.command("explain")
 @click.argument("model", metavar="MODEL")
 @click.option("--at", "layer", metavar="LAYER", help="The layer to explain; the whole model if left out.")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
-def command(
-    model: str,
-    layer: str | None,
-    shapes: tuple[tuple[int, ...], ...],
-    weights: str | None,
-    full: str | None,
-    seed: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@subject_options
+def command(model: str, layer: str | None, attention: Attention, as_json: bool, quiet: bool, **chosen: Any) -> None:
     """Tell with what a layer is coupled and through which code, or why it stays whole and what would free it."""
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
-        subject = find_subject(model, shapes, weights, seed, full)
+        subject = find_subject(model, **chosen)
     with progress.step("tracing it"):
-        graph = trace(subject.model, subject.example)
+        graph = trace(subject.model, subject.example, attention=attention)
     if layer is not None:
         with progress.step(f"following {layer}"):
             explanation = graph.explain(layer)

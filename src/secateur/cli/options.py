@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any, get_args
 
 import click
+
+from secateur.graph.groups import Attention
 
 _SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
 _BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)(e\d+)?[xkKMG]?")
@@ -67,8 +71,23 @@ weights_option = click.option("--weights", metavar="FILE", help="Checkpoint to l
 full_option = click.option(
     "--model", "full", metavar="PKG:FN", help="The full-size model of a saved file that is not of the zoo."
 )
+attention_option = click.option(
+    "--attention",
+    type=click.Choice(get_args(Attention)),
+    default="auto",
+    show_default=True,
+    help="What goes of attention: channels of every head (dims), whole heads, or whichever can be made exact.",
+)
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, metavar="N", show_default="0", help="Of everything random."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that traces a model."""
+    options = (input_option, weights_option, full_option, attention_option, seed_option, json_option, quiet_option)
+    for option in reversed(options):
+        command = option(command)
+    return command

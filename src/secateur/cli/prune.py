@@ -12,16 +12,7 @@ from torch import nn
 from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
-from secateur.cli.options import (
-    full_option,
-    input_option,
-    json_option,
-    quiet_option,
-    read_budget,
-    read_shares,
-    seed_option,
-    weights_option,
-)
+from secateur.cli.options import read_budget, read_shares, subject_options
 from secateur.cli.subject import Subject, find_subject
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
@@ -92,12 +83,7 @@ class _Pruned:
     "--ignore", multiple=True, metavar="LAYER", help="Leave a layer's channels alone: a name, pattern or type."
 )
 @click.option("--figure", metavar="FILE", help="Draw the channels before and after: FILE.svg or FILE.png.")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
+@subject_options
 def command(  # noqa: PLR0913
     model: str,
     output: str,

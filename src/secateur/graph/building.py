@@ -26,13 +26,12 @@ from secateur.graph.staging import Modules
 def groups_of(coupling: Coupling) -> tuple[Group, ...]:
     """Return the families as groups, named after the first layer that writes their channels."""
     family_of, rank_of = (of_unit[coupling.units.of_leads()] for of_unit in (coupling.family_of, coupling.rank_of))
-    members: list[list[Member]] = [[] for _ in coupling.sizes]
-    pieces = {
-        key: index.reshape(coupling.sizes[key[0]], -1) for key, index in _pieces(coupling, family_of, rank_of).items()
-    }
-    for place, number, index in _placed(coupling, pieces):
-        members[number].append(Member(*place, index))
-    named = zip(_names(members), coupling.sizes.tolist(), members, coupling.averaged.tolist(), strict=True)
+    sizes = coupling.sizes.tolist()
+    members: list[list[Member]] = [[] for _ in sizes]
+    pieces = {key: index.reshape(sizes[key[0]], -1) for key, index in _pieces(coupling, family_of, rank_of).items()}
+    for (tensor, axis), number, index in _placed(coupling, pieces):
+        members[number].append(Member(tensor, axis, index))
+    named = zip(_names(members), sizes, members, coupling.averaged.tolist(), strict=True)
     return tuple(Group(name, size, tuple(own), averaged) for name, size, own, averaged in named)
 
 

@@ -12,7 +12,9 @@ from secateur.graph.groups import Reason
 from secateur.graph.labels import digest
 from secateur.graph.provenance import Extent, attributes_in
 from secateur.graph.recording import Decision, Recorder, Scaling, Use
-from secateur.graph.units import Units
+from secateur.graph.units import Edge, Units
+
+Fixed = tuple[np.ndarray, Reason]  # atoms that stay
 
 MEASURED = Reason("an attribute that gives their number is used as a number, too")
 DATA = Reason("these channels come from a buffer, which is data like the model's input")
@@ -64,9 +66,9 @@ class Coupling:
 def couple(run: Recorder) -> Coupling:
     """Sort the atoms of a run."""
     rows = TableRows.of(run.tables)
-    _settle_spreads(run, rows)
-    units = Units.of(run.atoms, run.edges)
-    reasons, free = _reasons(run, units, rows)
+    edges, fixed = _settled_spreads(run, rows)
+    units = Units.of(run.atoms, [*run.edges, *edges])
+    reasons, free = _reasons(run, units, rows, [*run.fixed, *fixed])
     marks = _signatures(run, units)
     family_of, rank_of, sizes = _families(marks, free, units)
     averaged = np.zeros(len(sizes), bool)
@@ -91,21 +93,25 @@ def couple(run: Recorder) -> Coupling:
     )
 
 
-def _settle_spreads(run: Recorder, rows: TableRows) -> None:
+def _settled_spreads(run: Recorder, rows: TableRows) -> tuple[list[Edge], list[Fixed]]:
     """Labels that meet whole rows of a table stay, as rows do; others go together with all that they meet."""
+    edges: list[Edge] = []
+    fixed: list[Fixed] = []
     for narrow, wide, reason in run.spreads:
         if rows.lie_within(wide):
-            run.fixed.append((np.unique(narrow[narrow != 0]), reason))
+            fixed.append((np.unique(narrow[narrow != 0]), reason))
         else:
             one, other = (side.ravel() for side in np.broadcast_arrays(narrow, wide))
             both = (one != 0) & (other != 0)
-            run.edges.append((one[both], other[both]))
+            edges.append((one[both], other[both]))
             lone = np.where(both, 0, np.maximum(one, other))
-            run.fixed.append((np.unique(lone[lone != 0]), reason))
-    run.spreads.clear()
+            fixed.append((np.unique(lone[lone != 0]), reason))
+    return edges, fixed
 
 
-def _reasons(run: Recorder, units: Units, rows: TableRows) -> tuple[dict[int, Reason], np.ndarray]:
+def _reasons(
+    run: Recorder, units: Units, rows: TableRows, fixed: Sequence[Fixed]
+) -> tuple[dict[int, Reason], np.ndarray]:
     """Return the first reason of every unit that stays, and a flag for every unit that may be cut."""
     unit_of = units.of_atom
     reasons: dict[int, Reason] = {}
@@ -116,7 +122,7 @@ def _reasons(run: Recorder, units: Units, rows: TableRows) -> tuple[dict[int, Re
         stays[new] = True
         reasons.update(dict.fromkeys(new.tolist(), reason))
 
-    for atoms, reason in run.fixed:
+    for atoms, reason in fixed:
         keep(unit_of[atoms], reason)
     keep(_measured(run, unit_of, rows), MEASURED)
     keep(_data(run, units), DATA)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -102,6 +102,22 @@ class Factor:
 ONE = Factor()
 
 
+class Ran(NamedTuple):
+    """An operation that has run, its rule, and the numbers that it multiplies by."""
+
+    func: Any
+    found: Rule | None
+    out: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sizes: tuple[Size, ...] = ()
+
+    @property
+    def results(self) -> Sequence[Any]:
+        """What it returned, one or several."""
+        return self.out if isinstance(self.out, (list, tuple)) else (self.out,)
+
+
 def factor_of(run: LabelRun, tensor: Any) -> Factor:
     """Return the factor that a tensor carries; a parameter or buffer has its own rows."""
     if not isinstance(tensor, torch.Tensor):
@@ -120,21 +136,10 @@ def _along_rows(sheets: Sequence[Sheet], ndim: int, dim: int) -> list[Sheet]:
     return [along(found[0].ravel(), ndim, dim)] if len(found) == 1 else []
 
 
-def outcome(
-    run: LabelRun, func: Any, found: Rule | None, out: Any, args: tuple[Any, ...], kwargs: Any, sizes: tuple[Size, ...]
-) -> tuple[Factor, list[Factor]]:
-    """Return the factor of an operation's result, and those that the operation would notice.
-
-    Args:
-        run: the run.
-        func: the operation.
-        found: its rule.
-        out: its result.
-        args: its arguments.
-        kwargs: its keyword arguments.
-        sizes: the numbers that it multiplies by.
-    """
-    operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+def outcome(run: LabelRun, ran: Ran) -> tuple[Factor, list[Factor]]:
+    """Return the factor of an operation's result, and those that the operation would notice."""
+    found, args, out, sizes = ran.found, ran.args, ran.out, ran.sizes
+    operands = [leaf for leaf in tree_leaves((args, ran.kwargs)) if isinstance(leaf, torch.Tensor)]
     factors = [factor_of(run, operand) for operand in operands]
     bound = [factor.bound(run.sheets(operand)) for factor, operand in zip(factors, operands, strict=True)]
     if found in PASSING:
@@ -142,7 +147,7 @@ def outcome(
     if found in JOINING:
         return (factors[0], []) if len(set(map(id, factors))) == 1 else _joined(run, out, bound, factors)
     if found is pointwise.pointwise:
-        return _pointwise(run, func._schema.name.removeprefix("aten::").rstrip("_"), args, operands, bound, sizes)
+        return _pointwise(run, ran, operands, bound)
     if found is not None and found in SUMS_OF_PRODUCTS:
         return SUMS_OF_PRODUCTS[found](bound, Factor((), sizes))
     made = _made(run, found, out, args)
@@ -205,13 +210,9 @@ SUMS_OF_PRODUCTS = {
 
 
 def _pointwise(
-    run: LabelRun,
-    name: str,
-    args: tuple[Any, ...],
-    operands: Sequence[torch.Tensor],
-    bound: Sequence[Factor],
-    sizes: tuple[Size, ...],
+    run: LabelRun, ran: Ran, operands: Sequence[torch.Tensor], bound: Sequence[Factor]
 ) -> tuple[Factor, list[Factor]]:
+    name, args, sizes = ran.func._schema.name.removeprefix("aten::").rstrip("_"), ran.args, ran.sizes
     factors = [factor_of(run, operand) for operand in operands]
     if name in ("mul", "div", "neg") and len(operands) == 1 and operands[0] is args[0]:
         return (factors[0].times(Factor((), sizes)) if sizes else factors[0]), []

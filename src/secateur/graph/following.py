@@ -13,18 +13,14 @@ import torch
 
 from secateur.graph import folding
 from secateur.graph.labels import Sheet
-from secateur.graph.running import LABELS, LabelRun, Rule
+from secateur.graph.running import LABELS, LabelRun
 
 
-class _Operation(NamedTuple):
-    """An operation that has run; without a function, a tensor that has left the model."""
+class _Past(NamedTuple):
+    """An operation that has run, or a tensor that has left the model, and labels as they were then."""
 
-    func: Any
-    found: Rule | None
-    out: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    labels: list[Any]  # of the results
+    happened: folding.Ran | torch.Tensor
+    labels: list[Any]  # of the operation's results, or of the tensor
 
 
 class Follower:
@@ -39,43 +35,24 @@ class Follower:
         self.run = run
         self.following = at_once
         self.noticed: list[folding.Factor] = []  # what must be one
-        self._past: list[_Operation] = []
+        self._past: list[_Past] = []
 
-    def operation(
-        self,
-        func: Any,
-        found: Rule | None,
-        out: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sizes: tuple[folding.Size, ...],
-    ) -> None:
-        """Follow an operation that has run, and that multiplies by numbers which follow `sizes`."""
-        if sizes and not self.following:
+    def follow(self, ran: folding.Ran) -> None:
+        """Follow an operation."""
+        if ran.sizes and not self.following:
             self._catch_up()
         if self.following:
-            self._follow(self.run, func, found, out, args, kwargs, sizes)
+            self._follow(self.run, ran)
             return
-        for value in args:
+        for value in ran.args:
             if isinstance(getattr(value, LABELS, None), partial):  # a weight is labelled when first met
                 self.run.sheets(value)
-        self._past.append(
-            _Operation(func, found, out, args, kwargs, [getattr(one, LABELS, None) for one in _each(out)])
-        )
+        self._past.append(_Past(ran, [getattr(one, LABELS, None) for one in ran.results]))
 
-    def _follow(
-        self,
-        run: Any,
-        func: Any,
-        found: Rule | None,
-        out: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sizes: tuple[folding.Size, ...],
-    ) -> None:
-        factor, noticed = folding.outcome(run, func, found, out, args, kwargs, sizes)
+    def _follow(self, run: Any, ran: folding.Ran) -> None:
+        factor, noticed = folding.outcome(run, ran)
         self.noticed += [each for each in noticed if each is not folding.ONE]
-        for tensor in _each(out):
+        for tensor in ran.results:
             if factor is not folding.ONE or hasattr(tensor, folding.FACTOR):
                 setattr(tensor, folding.FACTOR, factor)
 
@@ -84,7 +61,7 @@ class Follower:
         if self.following:
             self._notice(self.run, tensor)
         else:
-            self._past.append(_Operation(None, None, tensor, (), {}, [getattr(tensor, LABELS, None)]))
+            self._past.append(_Past(tensor, [getattr(tensor, LABELS, None)]))
 
     def _notice(self, run: Any, tensor: torch.Tensor) -> None:
         factor = folding.factor_of(run, tensor)
@@ -93,12 +70,13 @@ class Follower:
 
     def _catch_up(self) -> None:
         self.following, then = True, _Then(self.run)
-        for past in self._past:
-            then.labels.update(zip(map(id, _each(past.out)), past.labels, strict=True))
-            if past.func is None:
-                self._notice(then, past.out)
+        for happened, labels in self._past:
+            if isinstance(happened, torch.Tensor):
+                then.labels[id(happened)] = labels[0]
+                self._notice(then, happened)
             else:
-                self._follow(then, past.func, past.found, past.out, past.args, past.kwargs, ())
+                then.labels.update(zip(map(id, happened.results), labels, strict=True))
+                self._follow(then, happened)
 
     def mark(self) -> tuple[bool, int, int]:
         """Remember how far this is."""
@@ -109,10 +87,6 @@ class Follower:
         self.following = mark[0]
         del self.noticed[mark[1] :]
         del self._past[mark[2] :]
-
-
-def _each(out: Any) -> Any:
-    return out if isinstance(out, (list, tuple)) else (out,)
 
 
 class _Then:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Axis = int | Literal["grouped"]
 Indices = np.ndarray  # int64
+Attention = Literal["auto", "dims", "heads"]  # what is cut of attention: channels of every head, or whole heads
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class Graph:
     example: tuple[Call, ...] = field(default=(), repr=False, compare=False)
     free_outputs: bool = False
     on_data: bool = False  # the forward reads values, so it was run on real tensors
-    heads: frozenset[tuple[str, Axis]] = frozenset()  # where whole heads of attention are cut
+    attention: Attention = "auto"  # as it was asked for
+    heads: frozenset[tuple[str, Axis]] = frozenset()  # where whole heads are cut
     training_batch: int = 0  # the example's batch times this was traced in training, too; 0: training is not checked
 
     def __repr__(self) -> str:

@@ -1,17 +1,15 @@
 """What only training does: whether a model has to be run in that mode, too.
 
-Most code that reads `training` does so to drop something at random, or to choose the statistics of a norm; its channels
-are the same in both modes. The modules whose code reads it are therefore run a second time, each alone, on what entered
-it. Only where something else leaves them does the whole model have to run again.
+Most code that decides something by `training` drops something at random, or chooses the statistics of a norm; its
+channels are the same in both modes. The modules that do so are therefore run a second time, each alone, on what entered
+them. Only where something else leaves them does the whole model have to run again.
 """
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from itertools import takewhile
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -20,13 +18,8 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from secateur.graph.recording import Recorder
+from secateur.graph.running import Mode
 from secateur.graph.staging import LEFT, modules_of
-
-# Functions that may be told the mode: what they do to channels is the same in both.
-HARMLESS = frozenset({
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "train",
-})  # fmt: skip
-BETWEEN = frozenset({"KW_NAMES", "PRECALL", "LOAD_CONST", "PUSH_NULL"})  # instructions between argument and call
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,7 @@ class Visit:
     """A call of a module: what went in, with its labels as they were then, and what came out."""
 
     module: nn.Module
+    within: tuple[nn.Module, ...]  # whose calls it was part of
     forward: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -43,40 +37,48 @@ class Visit:
 
 
 class Watch:
-    """The calls of modules that ask for the mode, while a model runs on labels in evaluation.
+    """The modules that decide something by `training`, while a model runs on labels in evaluation.
 
     Attributes:
-        asked: some module may do different things in training.
-        settled: those that do were run in training, too, and nothing else left them.
+        asking: those modules; where there are none, training does the same.
+        settled: they were run in training, too, and nothing else left them.
     """
 
     def __init__(self, run: Recorder) -> None:
         self.run = run
-        kinds = {type(module) for _, module in run.modules}
-        asking = {kind for kind in kinds if asks_for_training(kind)}
-        self.modules = [module for _, module in run.modules if type(module) in asking]
-        self.asked = bool(self.modules)
-        self.settled = not self.asked
+        self.asking: set[nn.Module] = set()
+        self.settled = False
+        self._elsewhere = False  # some module's mode was asked for by code outside of it
         self._visits: list[Visit] = []
-        self._inside = False
+        self._open: tuple[nn.Module, ...] = ()
         self._the_same: set[Any] = set()  # the likes of modules that did the same in training
 
     def __enter__(self) -> None:
         """Watch the modules, which have been staged."""
-        for module in self.modules:
-            vars(module)["forward"] = partial(self._visit, module, module.forward)
+        naming = {kind for kind in {type(module) for _, module in self.run.modules} if names_training(kind)}
+        for _, module in self.run.modules:
+            if type(module) in naming:
+                vars(module)["forward"] = partial(self._visit, module, module.forward)
+            if not self.run.on_data and not type(module).forward.__module__.startswith("torch.nn."):
+                vars(module)["training"] = Mode(partial(self._asked, module))
+            elif type(module) in naming:
+                self.asking.add(module)
+
+    def _asked(self, module: nn.Module) -> None:
+        self.asking.add(module)
+        self._elsewhere |= module not in self._open
 
     def _visit(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._inside:
-            return forward(*args, **kwargs)
         entered = [(tensor, dict(vars(tensor))) for tensor in _tensors((args, kwargs))]
-        before, self._inside = self.run.tally(), True
+        before, within = self.run.tally(), self._open
+        self._open = (*within, module)
         try:
             output = forward(*args, **kwargs)
         finally:
-            self._inside = False
-        recorded = self._since(before)
-        self._visits.append(Visit(module, forward, args, kwargs, entered, self._seen(output), recorded))
+            self._open = within
+        if module in self.asking:
+            recorded = self._since(before)
+            self._visits.append(Visit(module, within, forward, args, kwargs, entered, self._seen(output), recorded))
         return output
 
     def _since(self, before: Sequence[int]) -> list[int]:
@@ -96,12 +98,16 @@ class Watch:
         return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in self.run.sheets(leaf)]
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Run in training what was watched, unless the whole model has to be run anyway."""
-        if kind or self.settled or self.run.idle() or self.run.single_values:
+        """Run in training the modules that asked, unless the whole model has to be run anyway."""
+        for _, module in self.run.modules:
+            vars(module)["training"] = False
+        self.settled = not self.asking
+        if kind or self.settled or self._elsewhere or self.run.idle() or self.run.single_values:
             return
-        mark, self._inside, self.run.counting = self.run.mark(), True, False
+        mark, self.run.counting = self.run.mark(), False
+        visits = [visit for visit in self._visits if self.asking.isdisjoint(visit.within)]
         try:
-            self.settled = all(self._same_in_training(visit) for visit in self._visits)
+            self.settled = all(map(self._same_in_training, visits))
         except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
             self.settled = False
         if not self.settled:
@@ -134,8 +140,7 @@ class Watch:
 def _like(module: nn.Module) -> tuple[Any, ...]:
     """Return the types of a module and those in it, with their settings: flags, words and factors."""
     return tuple(
-        (type(each), *(value for value in vars(each).values() if type(value) in LEFT))
-        for _, each in modules_of(module)
+        (type(each), *(value for value in vars(each).values() if type(value) in LEFT)) for _, each in modules_of(module)
     )
 
 
@@ -143,47 +148,12 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-# -- code ------------------------------------------------------------------------------------------------------------
-
-
-def asks_for_training(kind: type) -> bool:
-    """Tell whether a class' own code, other than torch's, may do different things in training."""
+def names_training(kind: type) -> bool:
+    """Tell whether a class' own code, other than torch's, has the word."""
     return any(
-        "training" in value.__code__.co_names and not _only_passes_on(value)
+        "training" in value.__code__.co_names
         for own in kind.__mro__
         if not own.__module__.startswith(("torch.", "builtins"))
         for value in vars(own).values()
         if isinstance(value, FunctionType)
     )
-
-
-@lru_cache(maxsize=256)
-def _only_passes_on(function: FunctionType, further: bool = True) -> bool:
-    """Tell whether `training` is only read as an argument of torch's dropouts, or of functions that pass it on so."""
-    steps = [step for step in dis.get_instructions(function) if step.opname != "CACHE"]
-    reads = [at for at, step in enumerate(steps) if _mentions(step) and step.opname not in ("KW_NAMES", "LOAD_CONST")]
-    for at in reads:
-        taker = _taker(steps, at) if steps[at].opname in ("LOAD_ATTR", "LOAD_FAST") else ""
-        called = function.__globals__.get(taker) if further else None
-        passes = isinstance(called, FunctionType) and _only_passes_on(called, further=False)
-        if taker not in HARMLESS and not passes:
-            return False
-    return True
-
-
-def _mentions(step: dis.Instruction) -> bool:
-    return "training" in (step.argval if isinstance(step.argval, tuple) else (step.argval,))
-
-
-def _taker(steps: Sequence[dis.Instruction], at: int) -> str:
-    """Return the name of the function that has for an argument what is loaded at a step; "" if it is not seen."""
-    call = next(i for i in range(at + 1, len(steps)) if steps[i].opname not in BETWEEN)
-    if not steps[call].opname.startswith("CALL"):
-        return ""
-    depth, start = 1, call + 1  # back to where the stack was before the function was laid on it
-    while depth > 0 and start > 0:
-        start -= 1
-        depth -= dis.stack_effect(steps[start].opcode, steps[start].arg, jump=False)
-    first, *others = (step for step in steps[start:at] if step.opname != "PUSH_NULL")
-    attributes = takewhile(lambda step: step.opname in ("LOAD_ATTR", "LOAD_METHOD"), others)
-    return str([first, *attributes][-1].argval)

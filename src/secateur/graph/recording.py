@@ -196,6 +196,8 @@ class Recorder(LabelRun):
             self.decisions,
             self.numbers,
             self.spreads,
+            self.consumed,
+            self.weighed,
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ class Recorder(LabelRun):
             for number in self.traced_arguments():
                 if isinstance(number, TracedFloat):
                     self.as_number(number)
-        self.follower.operation(func, found, out, args, kwargs, tuple(self.sizes))
+        self.follower.follow(folding.Ran(func, found, out, args, kwargs, tuple(self.sizes)))
         return out
 
     @override

@@ -290,6 +290,31 @@ def user_frame() -> tuple[str, str]:
     return "", ""
 
 
+class Mode:
+    """Stands for `training` in evaluation, and tells when something is decided by it.
+
+    Handed to one of torch's functions it decides nothing: what these do to channels is the same in both modes.
+    """
+
+    def __init__(self, asked: Callable[[], None]) -> None:
+        self._asked = asked
+
+    def __bool__(self) -> bool:
+        self._asked()
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self) == other
+
+    def __hash__(self) -> int:
+        return hash(bool(self))
+
+    def __index__(self) -> int:
+        return int(bool(self))
+
+    __int__ = __index__
+
+
 class _Functions(TorchFunctionMode):
     """Remembers the arguments of the call that is running, and hands out traced shapes."""
 
@@ -308,6 +333,8 @@ class _Functions(TorchFunctionMode):
         if replacement is not None:
             with self:
                 return replacement(*args, **(kwargs or {}))
+        if kwargs and type(kwargs.get("training")) is Mode:
+            kwargs = {**kwargs, "training": False}
         self.run.pending = (args, kwargs) if kwargs else (args,)
         if func in CONVERTING or func in FILLING:
             for number in _values(func, args, kwargs or {}):

@@ -215,11 +215,13 @@ def _scales(
 
 
 def _rows_of(coupling: Coupling, atoms: np.ndarray) -> dict[str, tuple[int, ...]]:
-    rows: dict[str, list[int]] = {}
-    for atom in atoms.tolist():
-        tensor, _, index = coupling.atoms.find(atom)
-        rows.setdefault(tensor, []).append(index)
-    return {tensor: tuple(sorted(own)) for tensor, own in rows.items()}
+    """Return the indices of atoms of axes 0, by tensor."""
+    atoms = np.sort(atoms)
+    axes, indices = coupling.atoms.axis_of()[atoms], coupling.atoms.index_of()[atoms]
+    pieces = zip(*np.unique(axes, return_index=True), strict=True)
+    starts = {coupling.atoms.axes[axis][0]: start for axis, start in pieces}
+    parts = np.split(indices, [*starts.values()][1:])
+    return {tensor: tuple(part.tolist()) for tensor, part in zip(starts, parts, strict=True)}
 
 
 # -- order -----------------------------------------------------------------------------------------------------------

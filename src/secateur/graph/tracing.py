@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -17,13 +17,12 @@ from secateur.graph.atoms import Place
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.coupling import couple
 from secateur.graph.forms import Forms, equalities_of
-from secateur.graph.groups import CallShape, Graph, TensorInfo
+from secateur.graph.groups import Attention, CallShape, Graph, TensorInfo
 from secateur.graph.modes import Watch
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
 from secateur.graph.staging import modules_of, staged, tensors_of, uncollected
 
-Attention = Literal["auto", "dims", "heads"]
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
 
 _JIT = (
@@ -79,18 +78,15 @@ def trace(model: nn.Module, example: Any, free_outputs: bool = False, attention:
         [('0', 8)]
     """
     _check_model(model)
-    calls = calls_of(example)
+    with uncollected():
+        return _graph(model, calls_of(example), free_outputs, attention)
+
+
+def _graph(model: nn.Module, calls: tuple[Call, ...], free_outputs: bool, attention: Attention) -> Graph:
     recorder = record(model, calls, free_outputs=free_outputs)
     heads = _heads(recorder, attention)
     if heads:
         recorder = record(model, calls, free_outputs=free_outputs, heads=heads)
-    with uncollected():
-        return _graph(model, calls, recorder, free_outputs, heads)
-
-
-def _graph(
-    model: nn.Module, calls: tuple[Call, ...], recorder: Recorder, free_outputs: bool, heads: frozenset[Place]
-) -> Graph:
     modules = modules_of(model, again=True)
     tensors = building.with_conv_groups(tensors_of(modules), recorder.atoms)
     coupling = couple(recorder)
@@ -110,6 +106,7 @@ def _graph(
         example=calls,
         free_outputs=free_outputs,
         on_data=recorder.on_data,
+        attention=attention,
         heads=heads,
         training_batch=recorder.training_batch,
     )
@@ -195,7 +192,7 @@ def recorded(
     stand_in = run.with_data if run.on_data else run.without_data
     watch = Watch(run)
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False, watch=watch)
-    run.training_batch = int(watch.asked)
+    run.training_batch = int(bool(watch.asking))
     if run.idle() or not watch.settled:
         run.counting, run.training_batch = False, 0
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)

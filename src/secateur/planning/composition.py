@@ -24,6 +24,7 @@ def plan_after(later: Plan, earlier: Plan) -> Plan:
         fingerprint=earlier.fingerprint,
         attributes={**earlier.attributes, **later.attributes},
         scales={name: _scales(earlier, name, later.scales.get(name, ())) for name in scaled},
+        attention=later.attention,
         calls=earlier.calls,
         statistics=tuple(dict.fromkeys((*earlier.statistics, *later.statistics))),
         recipe=_recipe(earlier, later),

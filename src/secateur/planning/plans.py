@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import PlanError, nearest
-from secateur.graph.groups import Axis, CallShape, Graph, Scale
+from secateur.graph.groups import Attention, Axis, CallShape, Graph, Scale
 
 Indices = Sequence[int]
 Kept = (
@@ -28,6 +28,7 @@ class Plan:
     fingerprint: Mapping[str, tuple[int, ...]]  # names and shapes of the full model
     attributes: Mapping[str, int] = field(default_factory=dict)  # "branch.layer.sizes[1]" -> what it becomes
     scales: Mapping[str, Sequence[Scale]] = field(default_factory=dict)  # tensor -> rows to multiply, under each name
+    attention: Attention = "auto"  # how the model was traced: whether channels of every head go, or whole heads
     calls: tuple[CallShape, ...] = ()  # the example: MACs hold for these shapes
     statistics: tuple[str, ...] = ()  # cut groups that some norm takes its statistics across
     recipe: Mapping[str, Any] = field(default_factory=dict)  # how the plan came about; any JSON
@@ -187,6 +188,7 @@ def assemble(graph: Graph, kept: Sequence[np.ndarray], recipe: Mapping[str, Any]
         fingerprint=fingerprint_of(graph),
         attributes=realized.attributes,
         scales=realized.scales,
+        attention=graph.attention,
         calls=graph.calls,
         statistics=tuple(
             group.name

@@ -7,10 +7,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 from secateur.errors import PlanError, nearest
-from secateur.graph.groups import Axis, CallShape, Scale
+from secateur.graph.groups import Attention, Axis, CallShape, Scale
 from secateur.planning.plans import Kept, Plan
 
 Indices = tuple[int, ...]
@@ -23,6 +23,7 @@ _FIELDS = (
     "keep",
     "attributes",
     "scales",
+    "attention",
     "calls",
     "statistics",
     "recipe",
@@ -50,6 +51,7 @@ def plan_to_json(plan: Plan) -> str:
     document = {
         "version": VERSION,
         "recipe": plan.recipe,
+        "attention": plan.attention,
         "calls": [{"shapes": call.shapes, "dtypes": call.dtypes} for call in plan.calls],
         "statistics": plan.statistics,
         "attributes": plan.attributes,
@@ -89,6 +91,7 @@ def plan_from_json(text: str) -> Plan:
         fingerprint=fingerprint,
         attributes=_attributes(document["attributes"]),
         scales=_scales(document["scales"], lists, fingerprint),
+        attention=_attention(document["attention"]),
         calls=tuple(_call(one, f"calls[{n}]") for n, one in enumerate(_sequence(document["calls"], "calls"))),
         statistics=_texts(document["statistics"], "statistics"),
         recipe=_json(_mapping(document["recipe"], "recipe"), "recipe", _DEEPEST),
@@ -220,6 +223,12 @@ def _scale(value: Any, lists: Sequence[Indices], shape: Indices, place: str) -> 
     if not shape:
         raise _wrong(place, "names rows of a tensor without any")
     return Scale(float(factor), _inside(_listed(number, lists, place), shape[0], place))
+
+
+def _attention(value: Any) -> Attention:
+    if not isinstance(value, str) or value not in get_args(Attention):
+        raise _wrong("attention", f"is {_shown(value)}, and one of {', '.join(get_args(Attention))} is wanted")
+    return cast(Attention, value)
 
 
 def _call(value: Any, place: str) -> CallShape:

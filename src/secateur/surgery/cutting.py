@@ -185,4 +185,5 @@ SIZES: dict[type[nn.Module], Any] = {
     nn.LayerNorm: lambda module: {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)},
     nn.GroupNorm: lambda module: {} if module.weight is None else {"num_channels": len(module.weight)},
     nn.PReLU: lambda module: {"num_parameters": len(module.weight)},
+    nn.MultiheadAttention: lambda module: {"head_dim": module.embed_dim // module.num_heads},
 }

@@ -96,7 +96,7 @@ def verify(
     _check_shapes(small, plan)
     if values:
         _check_values(model, small, plan)
-    graph = graph if graph is not None else trace(model, example)
+    graph = graph if graph is not None else trace(model, example, attention=plan.attention)
     if graph.on_data:
         notes: tuple[str, ...] = ("structure not checked: the forward reads values",)
     else:

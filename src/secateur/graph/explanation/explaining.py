@@ -15,7 +15,7 @@ from secateur.graph.explanation.histories import Archive, History, Partner, Path
 from secateur.graph.explanation.remedies import remedy
 from secateur.graph.explanation.witnessing import Finding, Occurrence, Witness
 from secateur.graph.groups import Graph, Indices, Layer, Protected, Reason
-from secateur.graph.provenance import extents_in
+from secateur.graph.provenance import Expression, attributes_in, extents_in
 from secateur.graph.recording import Scaling
 from secateur.graph.running import MEET_DATA
 from secateur.graph.tracing import recorded
@@ -203,7 +203,13 @@ class Explainer:
 
     def _concerns(self, scaling: Scaling, number: int) -> bool:
         labels = [scaling.atoms, *(extent.labels for extent in extents_in(scaling.size))]
-        return any((self.coupling.families(own) == number).any() for own in labels)
+        return self._may_change(scaling.size) and any((self.coupling.families(own) == number).any() for own in labels)
+
+    def _may_change(self, size: Expression) -> bool:
+        coupling, attributes = self.coupling, set(attributes_in(size))
+        given = [use.extent for use in coupling.uses if not attributes.isdisjoint(attributes_in(use.expression))]
+        extents = [*extents_in(size), *given]
+        return any((coupling.families(coupling.narrowed(extent)) >= 0).any() for extent in extents)
 
     # -- obstacles ---------------------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ def contract(
     summed = [at for at, letter in enumerate(joint) if letter not in result]
     joined = join(run, operands, summed)
     count(run, joined, operands, op, weight)
-    for sheet in joined:
-        if weight is None and len(varying(sheet)) > 1:
+    for sheet in [] if weight is not None else [sheet for operand in operands for sheet in operand.sheets]:
+        if len(varying(sheet)) > 1:
             run.attends(sheet)
     return project(run, joined, joint, result)
 

@@ -235,16 +235,17 @@ def _sized(run: LabelRun, sheet: Sheet, dim: int, sizes: Sequence[int], origins:
 # -- gathering -------------------------------------------------------------------------------------------------------
 
 
+def _taken(run: LabelRun, sheet: Sheet, dim: int) -> bool:
+    """Tell whether labels change along a dimension that is indexed; then they stay."""
+    if sheet.shape[dim] > 1:
+        run.fix(sheet, "these channels are taken by index")
+    return sheet.shape[dim] > 1
+
+
 @rule("index_select")
 def index_select(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, index: torch.Tensor) -> None:
     """Labelled dimensions that are indexed by data must stay."""
-    result = []
-    for sheet in run.sheets(x):
-        if sheet.shape[dim] > 1:
-            run.fix(sheet, "these channels are taken by index")
-        else:
-            result.append(sheet)
-    run.give(out, result)
+    run.give(out, [sheet for sheet in run.sheets(x) if not _taken(run, sheet, dim)])
 
 
 @rule("index")
@@ -275,10 +276,7 @@ def gather(run: LabelRun, out: torch.Tensor, x: torch.Tensor, dim: int, places: 
     dim = dim % x.ndim if x.ndim else 0
     operands = []
     for tensor in (x, places):
-        along_others = [sheet for sheet in run.sheets(tensor) if sheet.shape[dim] == 1]
-        for sheet in run.sheets(tensor):
-            if sheet.shape[dim] > 1:
-                run.fix(sheet, "these channels are taken by index")
+        along_others = [sheet for sheet in run.sheets(tensor) if not _taken(run, sheet, dim)]
         operands.append(Operand(along_others, [1 if at == dim else size for at, size in enumerate(tensor.shape)]))
     run.give(out, join(run, operands))
 
@@ -312,12 +310,6 @@ def _spread(run: LabelRun, flags: torch.Tensor, dim: int, ndim: int) -> Operand:
     before, behind = (1,) * dim, (1,) * (ndim - dim - flags.ndim)
     sheets = [sheet.reshape(before + sheet.shape + behind) for sheet in run.sheets(flags)]
     return Operand(sheets, before + tuple(flags.shape) + behind)
-
-
-def _taken(run: LabelRun, sheet: Sheet, dim: int) -> bool:
-    if sheet.shape[dim] > 1:
-        run.fix(sheet, "these channels are taken by index")
-    return sheet.shape[dim] > 1
 
 
 @rule("index_add", "index_add_", "index_copy", "index_copy_", "scatter", "scatter_", "scatter_add", "scatter_add_")
