@@ -100,9 +100,9 @@ class RotaryPairs(Separate):
         return self.joined(F.scaled_dot_product_attention(self.turned(q), self.turned(k), v))
 
 
-@specimen(TOKENS, cut=("embed",), whole=("q", "k"))
+@specimen(TOKENS, cut=("embed", "q", "k", "v"))
 class RotaryComputed(Separate):
-    """Rotary positions with angles made in the forward from the number of dimensions: these would change."""
+    """Rotary positions with angles made in the forward from the number of dimensions: whole heads go instead."""
 
     def turned(self, x):
         n, d = x.shape[-2:]
