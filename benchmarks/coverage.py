@@ -30,7 +30,6 @@ KIRIGAMI = tuple(
         "regnet_y_400mf", "convnext_tiny", "vit_b_32", "swin_t",
     )
 )  # fmt: skip
-KIRIGAMI_SECONDS = 60
 PACKAGES = {"torch_pruning": "torch_pruning", "kirigami": "torch_kirigami"}
 
 
@@ -39,11 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     records = Records(options.out)
     if not options.table:
         jobs = pending(jobs_of(_names(options), peers=not options.no_peers), records, options.stale)
-
-        def limits(job: Job) -> Limits:
-            seconds = min(KIRIGAMI_SECONDS, options.seconds) if job[0] == "kirigami" else options.seconds
-            return Limits(seconds, options.gigabytes)
-
+        limits = Limits(options.seconds, options.gigabytes)
         try:
             run_all(jobs, records, limits, workers=options.jobs, tell=_say)
         except KeyboardInterrupt:
@@ -85,7 +80,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="how many run side by side (they slow each other down)")
     parser.add_argument("--no-peers", action="store_true", help="leave the other pruners out")
     parser.add_argument("--stale", action="store_true", help="run again what was found with other code than now")
-    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds for each step of a model")
+    parser.add_argument("--seconds", type=float, default=60, help="CPU seconds for each step of a model")
     parser.add_argument("--gigabytes", type=float, default=8, help="memory for each model")
     parser.add_argument("--out", type=Path, default=RESULTS / "coverage.jsonl", help="where results are kept")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "coverage.md", help="where the table goes")

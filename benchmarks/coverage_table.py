@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,12 +16,13 @@ TITLES = {"torchvision": "torchvision, classification", "segmentation": "torchvi
 OUT_OF_SCOPE = ("too large", "not built")
 WELL_CUT = 0.45  # of the parameters left
 SHOWN = 10
+MAIN = 3  # reasons for what is left
 LONGEST_REASON = 110  # characters
 PACKAGES = ("torch", "torchvision", "timm", "torch-pruning", "torch-kirigami")
 
 PREFACE = """# Coverage: other people's networks
 
-Written by `benchmarks/coverage.py`; do not edit. Every model is pruned with
+Written by `python benchmarks/coverage.py`; do not edit. Every model is pruned with
 `secateur.prune(model, x, ratio=.5, min_channels=1)`, with nothing said about the model, in a process of its own.
 
 - **right**: the pruned model equals the masked original to 1e-9 of how much the outputs vary from input to input (or
@@ -30,13 +33,14 @@ Written by `benchmarks/coverage.py`; do not edit. Every model is pruned with
   `secateur.mask` agrees.
 - **wrong**: it does not. **refused**: secateur raised an error of its own. **left whole**: nothing was cut.
   **crashed**, **timeout**, **out of memory**: as it says. **not judged**: pruned and proved, but the judge could not
-  compute.
+  compute. A model has 60 s of CPU for each step and 8 GB.
 - **left**: the share of parameters that remain. A classifier's outputs and the input stay.
 - **CPU s**: trace and groups / all of `prune`, or the peer's own way; seconds of one thread.
 - **stays, mostly because**: what touches most parameters that stay, with their share; the outputs only where
   much is left.
-- Torch-Pruning is used as its README shows (`GroupMagnitudeImportance(p=2)`, ratio 0.5, the classifier ignored),
-  without hints for single models, and judged in the same way.
+"""
+PEER = """- Torch-Pruning is used as its README shows (`GroupMagnitudeImportance(p=2)`, ratio 0.5, the classifier
+  ignored), without hints for single models, and judged in the same way.
 """
 
 
@@ -45,9 +49,10 @@ def write_table(records: Records, file: Path) -> None:
     ours = [record for record in records.of("secateur") if not record["model"].startswith("zoo/")]
     theirs = {record["model"]: record for record in records.of("torch_pruning")}
     tried = [record for record in ours if record["verdict"] not in OUT_OF_SCOPE]
-    parts = [PREFACE, _versions(ours), "## Summary\n", *_summary(tried, theirs, ours)]
+    parts = [PREFACE + PEER if theirs else PREFACE, _versions(ours), "## Summary\n", *_summary(tried, theirs, ours)]
+    parts += [_not_right(tried), _much_left(tried)]
     parts += [_section(which, tried, theirs) for which in TITLES]
-    parts += [_not_right(tried), _kirigami(records.of("kirigami"))]
+    parts += [_kirigami(records.of("kirigami"))]
     file.write_text("\n".join(part for part in parts if part).rstrip() + "\n")
 
 
@@ -55,7 +60,14 @@ def _versions(ours: list[Record]) -> str:
     found = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
     line = ", ".join(f"{name} {found[name]}" for name in PACKAGES if name in found)
     stale = sum(record["code"] != digest("secateur") for record in ours)
-    return f"{line}.{f' {stale} of the results are of an earlier state of the code.' if stale else ''}\n"
+    return f"{line}. {_machine()}.{f' {stale} of the results are of an earlier state of the code.' if stale else ''}\n"
+
+
+def _machine() -> str:
+    """Name the processor that this runs on."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 # -- summary ---------------------------------------------------------------------------------------------------------
@@ -68,7 +80,8 @@ def _summary(tried: list[Record], theirs: dict[str, Record], ours: list[Record])
     for which, title in TITLES.items():
         yield _counts(f"secateur, {title}", [record for record in tried if _set_of(record) == which])
     yield _counts("**secateur, all**", tried)
-    yield _counts("Torch-Pruning, all", peers)
+    if peers:
+        yield _counts("Torch-Pruning, all", peers)
     yield ""
     beyond = Counter(record["verdict"] for record in ours if record["verdict"] in OUT_OF_SCOPE)
     if beyond:
@@ -119,11 +132,12 @@ def _section(which: str, tried: list[Record], theirs: dict[str, Record]) -> str:
     records = [record for record in tried if _set_of(record) == which]
     if not records:
         return ""
-    head = (
-        "| model | verdict | by | error | left | CPU s | stays, mostly because | Torch-Pruning | left | CPU s |\n"
-        "|---|---|---|---|---|---|---|---|---|---|"
-    )
-    rows = [f"| {_ours(record)} | {_peer(theirs.get(record['model']))} |" for record in records]
+    head = "| model | verdict | by | error | left | CPU s | stays, mostly because |\n|---|---|---|---|---|---|---|"
+    rows = [f"| {_ours(record)} |" for record in records]
+    if theirs:
+        title, rule = head.splitlines()
+        head = f"{title} Torch-Pruning | left | CPU s |\n{rule}---|---|---|"
+        rows = [f"{row} {_peer(theirs.get(record['model']))} |" for row, record in zip(rows, records, strict=True)]
     return "\n".join([f"\n## {TITLES[which]}\n", head, *rows])
 
 
@@ -169,6 +183,16 @@ def _not_right(tried: list[Record]) -> str:
         if record["verdict"] not in ("right", "left whole")
     ]
     return "\n".join(["\n## What is not right\n", *rows]) if rows else ""
+
+
+def _much_left(tried: list[Record]) -> str:
+    rows = [
+        f"- **{record['model']}**, {_percent(record['left'])}: "
+        + "; ".join(f"{_short(why, LONGEST_REASON)} ({_percent(share)})" for why, share in record["protected"][:MAIN])
+        for record in tried
+        if record["verdict"] == "right" and record["left"] > WELL_CUT
+    ]
+    return "\n".join(["\n## What keeps more than 45 % of its parameters, and why\n", *rows]) if rows else ""
 
 
 def _kirigami(records: list[Record]) -> str:

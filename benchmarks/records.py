@@ -49,7 +49,7 @@ class Records:
 def run_all(
     jobs: Sequence[Job],
     records: Records,
-    limits: Callable[[Job], Limits],
+    limits: Limits,
     ratio: float = 0.5,
     workers: int = 1,
     tell: Callable[[str], None] = print,
@@ -57,7 +57,7 @@ def run_all(
     """Run jobs side by side and keep their results; an interruption ends what runs and keeps the rest."""
     stop, start = threading.Event(), time.monotonic()
     with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(run_one, job, limits(job), ratio, stop): job for job in jobs}
+        running = {pool.submit(run_one, job, limits, ratio, stop): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(running), 1):
                 record = future.result()

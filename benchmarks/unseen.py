@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = [("secateur", name) for name in names]
     interrupted = False
     try:
-        run_all(jobs, records, lambda _: limits, workers=options.jobs, tell=lambda line: print(line, flush=True))
+        run_all(jobs, records, limits, workers=options.jobs, tell=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         interrupted = True
     found = [records.by_job[job] for job in jobs if job in records.by_job]

@@ -67,6 +67,7 @@ def test_random_needs_no_data():
     graph = chain(16)
     meta = {name: torch.empty(info.shape, device="meta") for name, info in graph.tensors.items()}
     assert len(judged(graph, meta, "random")[0]) == 16
+    assert judged(graph, meta, "uniform")[0].tolist() == [1.0] * 16
     with pytest.raises(PlanError, match=r"c0\.weight has no data"):
         judged(graph, meta, "l1")
 

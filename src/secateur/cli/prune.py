@@ -59,7 +59,7 @@ class _Pruned:
     metavar="NAME",
     default="l1",
     show_default=True,
-    help="How channels are judged: l1, l2, lp:3, random.",
+    help="How channels are judged: l1, l2, lp:3, random, uniform.",
 )
 @click.option(
     "--ranking",

@@ -85,6 +85,15 @@ def random(evidence: Evidence) -> torch.Tensor:
     return torch.from_numpy(generator.random(evidence.group.size))
 
 
+@criterion("uniform")
+def uniform(evidence: Evidence) -> torch.Tensor:
+    """Return the same for every unit: to try out widths, where it does not matter which channels go."""
+    return torch.ones(evidence.group.size, dtype=torch.float64)
+
+
+WITHOUT_DATA = frozenset({"random", "uniform"})  # criteria that look at no weight
+
+
 def check_criterion(name: str) -> tuple[str, str]:
     """Return a criterion's name and argument, `("lp", "3")` for `"lp:3"`.
 
@@ -169,10 +178,10 @@ def _along(tensor: torch.Tensor, axis: Axis, groups: int) -> torch.Tensor:
 
 
 def _measured(function: Criterion, evidence: Evidence, name: str) -> np.ndarray:
-    if name != "random" and any(evidence.tensors[member.tensor].is_meta for member in evidence.producers):
+    if name not in WITHOUT_DATA and any(evidence.tensors[member.tensor].is_meta for member in evidence.producers):
         raise PlanError(
             f"{evidence.producers[0].tensor} has no data (it is on the meta device), so {name!r} cannot rank its "
-            'channels. Load weights, pass scores, or use criterion="random".'
+            'channels. Load weights, pass scores, or use criterion="random" or "uniform".'
         )
     importance = function(evidence).detach().cpu().to(torch.float64).numpy()
     if not np.isfinite(importance).all():

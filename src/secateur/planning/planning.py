@@ -72,7 +72,7 @@ def plan(  # noqa: PLR0913
             that groups lose together.
         macs: cap on the multiply-accumulates of the traced calls: a number, `"41.54M"`, or `"0.24x"` of the model's.
         params: cap on the parameters, likewise. Two caps hold together.
-        criterion: how units are judged: `"l1"`, `"l2"`, `"lp:3"`, `"random"`.
+        criterion: how units are judged: `"l1"`, `"l2"`, `"lp:3"`, `"random"`, `"uniform"`.
         scores: importances of your own, one number per output channel, by layer or tensor; others use `criterion`.
         config: a list of entries in the form of NNI 2.x or 3.0, such as `[{"sparsity": 0.8, "op_types": ["Conv2d"]}]`,
             as YAML or JSON text, or the path of such a file. Without sparsities it only says what may be cut.
