@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CutError,
         DataError,
         ExplainError,
+        GraftError,
         PlanError,
         ProofError,
         RuntimeMissingError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from secateur.planning.planning import plan
     from secateur.planning.plans import Plan
     from secateur.surgery.cutting import cut
+    from secateur.surgery.grafting import graft
     from secateur.surgery.masking import mask
     from secateur.surgery.proof import Proof, verify
 
@@ -41,6 +43,7 @@ _HOMES = {
     "CutError": "errors",
     "DataError": "errors",
     "ExplainError": "errors",
+    "GraftError": "errors",
     "Graph": "graph.groups",
     "Plan": "planning.plans",
     "PlanError": "errors",
@@ -50,6 +53,7 @@ _HOMES = {
     "SecateurError": "errors",
     "TraceError": "errors",
     "cut": "surgery.cutting",
+    "graft": "surgery.grafting",
     "load": "artifact.reading",
     "mask": "surgery.masking",
     "plan": "planning.planning",
@@ -65,6 +69,7 @@ __all__ = [
     "CutError",
     "DataError",
     "ExplainError",
+    "GraftError",
     "Graph",
     "Plan",
     "PlanError",
@@ -74,6 +79,7 @@ __all__ = [
     "SecateurError",
     "TraceError",
     "cut",
+    "graft",
     "load",
     "mask",
     "plan",

@@ -34,6 +34,10 @@ class ProofError(SecateurError):
     tensors: tuple[str, ...] = ()
 
 
+class GraftError(SecateurError):
+    """A pruned part that does not go into the host as it is."""
+
+
 class ArtifactError(SecateurError):
     """A file that cannot be read, trusted or written."""
 

@@ -31,6 +31,7 @@ def a_plan(**changes):
         scales={"fc.weight": [Scale(0.1)], "conv.weight": (Scale(0.5, (0, 2)), Scale(2.0, (5,)))},
         calls=(CallShape(((1, 3, 8, 8),), ("float32",)),),
         attention="heads",
+        free_outputs=True,
         statistics=("conv",),
         recipe={"criterion": "l1", "budget": {"ratio": 0.5}, "words": ("a", "b")},
     )
@@ -211,6 +212,7 @@ def changed(**changes):
         (changed(scales={"fc": [[1.0, None]]}), "a tensor that the fingerprint lacks"),
         (changed(calls=[{"shapes": [[1]]}]), "calls\\[0\\] must have shapes and dtypes"),
         (changed(calls=[{"shapes": [[1]], "dtypes": []}]), "as many shapes as dtypes"),
+        (changed(free_outputs=1), "free_outputs is 1, and true or false is wanted"),
         (changed(attention="head"), "attention is 'head', and one of auto, dims, heads is wanted"),
         (changed(attention=["dims"]), "attention is .*, and one of auto"),
         (changed(statistics=[1]), "statistics is 1, and a text"),

@@ -14,13 +14,12 @@ from torch import nn
 
 from secateur.artifact.reading import Contents, cut_by_all, full_size, read, restore
 from secateur.errors import ArtifactError
+from secateur.graph.calls import zeros_for
 from secateur.measurement.branches import top_level_branches
 from secateur.models.checkpoints import load_checkpoint
 from secateur.models.registry import ZOO, entry_of
 from secateur.models.selection import select
 from secateur.planning.plans import Plan
-
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,11 @@ def calls_of_plan(plan: Plan) -> list[tuple[torch.Tensor, ...]]:
 
     Raises:
         ArtifactError: the plan does not say.
+        TraceError: there is no such dtype, or no memory for such a tensor.
     """
-    if not plan.calls or any(dtype not in _DTYPES for call in plan.calls for dtype in call.dtypes):
+    if not plan.calls:
         raise ArtifactError("The file does not say how the model is called. Prune the model again.")
-    return [
-        tuple(_zeros(shape, _DTYPES[dtype]) for shape, dtype in zip(call.shapes, call.dtypes, strict=True))
-        for call in plan.calls
-    ]
+    return zeros_for(plan.calls)
 
 
 def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, full: str | None) -> Subject:
@@ -143,9 +140,9 @@ def _branches(model: nn.Module) -> Mapping[str, Sequence[str]]:
     return entry.branches if entry and entry.branches else top_level_branches(model)
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def _zeros(shape: tuple[int, ...]) -> torch.Tensor:
     try:
-        return torch.zeros(shape, dtype=dtype)
+        return torch.zeros(shape)
     except RuntimeError:
         size = "x".join(map(str, shape))
         raise click.UsageError(f"An input of {size} does not fit into memory. Give a smaller one.") from None

@@ -31,8 +31,9 @@ def groups_of(coupling: Coupling) -> tuple[Group, ...]:
     pieces = {key: index.reshape(sizes[key[0]], -1) for key, index in _pieces(coupling, family_of, rank_of).items()}
     for (tensor, axis), number, index in _placed(coupling, pieces):
         members[number].append(Member(tensor, axis, index))
-    named = zip(_names(members), sizes, members, coupling.averaged.tolist(), strict=True)
-    return tuple(Group(name, size, tuple(own), averaged) for name, size, own, averaged in named)
+    flags = coupling.averaged.tolist(), coupling.leaving.tolist()
+    named = zip(_names(members), sizes, members, *flags, strict=True)
+    return tuple(Group(name, size, tuple(own), averaged, leaves) for name, size, own, averaged, leaves in named)
 
 
 def _pieces(coupling: Coupling, sort_of: np.ndarray, rank_of: np.ndarray | int = 0) -> dict[tuple[int, int], Indices]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from secateur.errors import TraceError
+
+if TYPE_CHECKING:
+    from secateur.graph.groups import CallShape
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,25 @@ def _call(example: Any) -> Call:
     if isinstance(example, tuple):
         return Call(example, {})
     return Call((example,), {})
+
+
+def zeros_for(calls: Iterable[CallShape]) -> list[tuple[torch.Tensor, ...]]:
+    """Return calls of these shapes and dtypes, all tensors zero.
+
+    Raises:
+        TraceError: there is no such dtype, or no memory for such a tensor.
+    """
+    return [
+        tuple(_zeros(shape, dtype) for shape, dtype in zip(call.shapes, call.dtypes, strict=True)) for call in calls
+    ]
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise TraceError(f"The example is said to hold {dtype!r}, which is no dtype. Give an example of your own.")
+    try:
+        return torch.zeros(shape, dtype=kind)
+    except RuntimeError:
+        size = "x".join(map(str, shape))
+        raise TraceError(f"An example of {size} does not fit into memory. Give a smaller one.") from None

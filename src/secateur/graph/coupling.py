@@ -39,6 +39,7 @@ class Coupling:
     parts: tuple[np.ndarray, ...]  # labels that a bound or a split sets apart
     scalings: tuple[Scaling, ...]
     averaged: np.ndarray  # (families,) bool: statistics are taken across these channels
+    leaving: np.ndarray  # (families,) bool: these channels leave the model
     rows: TableRows
 
     @property
@@ -71,10 +72,11 @@ def couple(run: Recorder) -> Coupling:
     reasons, free = _reasons(run, units, rows, [*run.fixed, *fixed])
     marks = _signatures(run, units)
     family_of, rank_of, sizes = _families(marks, free, units)
-    averaged = np.zeros(len(sizes), bool)
-    for labels in run.averaged:
-        found = family_of[units.of_atom[labels]]
-        averaged[found[found >= 0]] = True
+    averaged, leaving = np.zeros((2, len(sizes)), bool)
+    for flags, events in ((averaged, run.averaged), (leaving, run.leaving)):
+        for labels in events:
+            found = family_of[units.of_atom[labels]]
+            flags[found[found >= 0]] = True
     return Coupling(
         run.atoms,
         units,
@@ -89,6 +91,7 @@ def couple(run: Recorder) -> Coupling:
         tuple(run.parts),
         tuple(run.scalings),
         averaged,
+        leaving,
         rows,
     )
 
@@ -129,7 +132,7 @@ def _reasons(
     for some, reason in _pinned(run, unit_of, rows):
         keep(some, reason)
     read = np.zeros(units.count, bool)
-    for labels in run.read:
+    for labels in (*run.read, *run.leaving):
         read[unit_of[labels]] = True
     several = np.bincount(unit_of) > 1  # alone: a kernel extent, which is no channel
     keep(np.flatnonzero(~read & several), UNREAD)

@@ -58,6 +58,7 @@ class Group:
     size: int  # how many units
     members: tuple[Member, ...]
     statistics: bool = False  # some normalisation takes its statistics across these channels
+    leaves: bool = False  # these channels leave the model, which was traced with free outputs
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ class Recorder(LabelRun):
         self.pins: list[tuple[np.ndarray, Reason]] = []
         self.averaged: list[np.ndarray] = []
         self.read: list[np.ndarray] = []
+        self.leaving: list[np.ndarray] = []
         self.uses: list[Use] = []
         self.counts: list[Count] = []
         self.parts: list[np.ndarray] = []
@@ -190,6 +191,7 @@ class Recorder(LabelRun):
             self.pins,
             self.averaged,
             self.read,
+            self.leaving,
             self.uses,
             self.counts,
             self.parts,
@@ -247,6 +249,10 @@ class Recorder(LabelRun):
     @override
     def reads(self, sheet: Sheet) -> None:
         self.read.append(sheet.ravel())
+
+    @override
+    def hands_out(self, sheet: Sheet) -> None:
+        self.leaving.append(sheet.ravel())
 
     @override
     def use(self, expression: Expression, extent: Extent) -> None:

@@ -114,6 +114,9 @@ class LabelRun:
     def emits(self, tensor: torch.Tensor) -> None:
         """A tensor leaves the model."""
 
+    def hands_out(self, sheet: Sheet) -> None:
+        """These labels leave the model, and may be cut all the same."""
+
     def attends(self, sheet: Sheet) -> None:
         """Labels along two dimensions, such as heads and the channels of each, went into a product of activations."""
 

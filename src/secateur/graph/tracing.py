@@ -240,7 +240,7 @@ def run_calls(
     training: bool,
     watch: Watch | None = None,
 ) -> None:
-    """Run every call on labels; what leaves the model is fixed unless it is free."""
+    """Run every call on labels; what leaves the model is fixed, or noted if it is free."""
     with (
         staged(model, stand_in, run, integers, training),
         running(run),
@@ -248,16 +248,18 @@ def run_calls(
     ):
         for call in calls:
             output = model(*call.args, **call.kwargs)
-            if not free_outputs:
-                _fix_outputs(run, model, output)
+            _emit(run, model, output, free_outputs)
 
 
-def _fix_outputs(run: LabelRun, model: nn.Module, output: Any) -> None:
+def _emit(run: LabelRun, model: nn.Module, output: Any, free: bool) -> None:
     run.operation, run.place = None, _forward_of(model)
     for tensor in tensors_in(output):
         run.emits(tensor)
         for sheet in run.sheets(tensor):
-            run.fix(sheet, "these channels leave the model")
+            if free:
+                run.hands_out(sheet)
+            else:
+                run.fix(sheet, "these channels leave the model")
     run.place = None
 
 

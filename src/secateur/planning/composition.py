@@ -25,6 +25,7 @@ def plan_after(later: Plan, earlier: Plan) -> Plan:
         attributes={**earlier.attributes, **later.attributes},
         scales={name: _scales(earlier, name, later.scales.get(name, ())) for name in scaled},
         attention=later.attention,
+        free_outputs=later.free_outputs or earlier.free_outputs,
         calls=earlier.calls,
         statistics=tuple(dict.fromkeys((*earlier.statistics, *later.statistics))),
         recipe=_recipe(earlier, later),

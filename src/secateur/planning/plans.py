@@ -29,6 +29,7 @@ class Plan:
     attributes: Mapping[str, int] = field(default_factory=dict)  # "branch.layer.sizes[1]" -> what it becomes
     scales: Mapping[str, Sequence[Scale]] = field(default_factory=dict)  # tensor -> rows to multiply, under each name
     attention: Attention = "auto"  # how the model was traced: whether channels of every head go, or whole heads
+    free_outputs: bool = False  # likewise: whether what leaves the model may have been cut
     calls: tuple[CallShape, ...] = ()  # the example: MACs hold for these shapes
     statistics: tuple[str, ...] = ()  # cut groups that some norm takes its statistics across
     recipe: Mapping[str, Any] = field(default_factory=dict)  # how the plan came about; any JSON
@@ -189,6 +190,7 @@ def assemble(graph: Graph, kept: Sequence[np.ndarray], recipe: Mapping[str, Any]
         attributes=realized.attributes,
         scales=realized.scales,
         attention=graph.attention,
+        free_outputs=graph.free_outputs,
         calls=graph.calls,
         statistics=tuple(
             group.name

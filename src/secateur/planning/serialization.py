@@ -24,6 +24,7 @@ _FIELDS = (
     "attributes",
     "scales",
     "attention",
+    "free_outputs",
     "calls",
     "statistics",
     "recipe",
@@ -52,6 +53,7 @@ def plan_to_json(plan: Plan) -> str:
         "version": VERSION,
         "recipe": plan.recipe,
         "attention": plan.attention,
+        "free_outputs": plan.free_outputs,
         "calls": [{"shapes": call.shapes, "dtypes": call.dtypes} for call in plan.calls],
         "statistics": plan.statistics,
         "attributes": plan.attributes,
@@ -92,6 +94,7 @@ def plan_from_json(text: str) -> Plan:
         attributes=_attributes(document["attributes"]),
         scales=_scales(document["scales"], lists, fingerprint),
         attention=_attention(document["attention"]),
+        free_outputs=_flag(document["free_outputs"], "free_outputs"),
         calls=tuple(_call(one, f"calls[{n}]") for n, one in enumerate(_sequence(document["calls"], "calls"))),
         statistics=_texts(document["statistics"], "statistics"),
         recipe=_json(_mapping(document["recipe"], "recipe"), "recipe", _DEEPEST),
@@ -229,6 +232,12 @@ def _attention(value: Any) -> Attention:
     if not isinstance(value, str) or value not in get_args(Attention):
         raise _wrong("attention", f"is {_shown(value)}, and one of {', '.join(get_args(Attention))} is wanted")
     return cast(Attention, value)
+
+
+def _flag(value: Any, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(place, f"is {_shown(value)}, and true or false is wanted")
+    return value
 
 
 def _call(value: Any, place: str) -> CallShape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,15 +119,28 @@ def pruned_values(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
     """Return what a plan leaves of a tensor: the kept indices, times its scales."""
     axes = plan.keep.get(name, {})
     values = kept_values(tensor, axes)
+    for factors in _factors(tensor, plan, name):
+        kept = factors[list(axes[0])] if 0 in axes else factors
+        values = values * kept.reshape(-1, *(1,) * (values.ndim - 1))
+    return values
+
+
+def scale_factors(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
+    """Return what a plan multiplies the rows of a full-size tensor by, to be broadcast with it."""
+    product = torch.ones((), dtype=torch.float64, device=tensor.device)
+    for factors in _factors(tensor, plan, name):
+        product = product * factors.double().reshape(-1, *(1,) * (tensor.ndim - 1))
+    return product
+
+
+def _factors(tensor: torch.Tensor, plan: Plan, name: str) -> Iterator[torch.Tensor]:
+    """Yield the factors of a full-size tensor's rows, one scale after the other."""
     for scale in plan.scales.get(name, ()):
         factors = torch.full(tensor.shape[:1], scale.factor, dtype=tensor.dtype, device=tensor.device)
         if scale.rows is not None:
             factors = torch.ones_like(factors)
             factors[list(scale.rows)] = scale.factor
-        if 0 in axes:
-            factors = factors[list(axes[0])]
-        values = values * factors.reshape(-1, *(1,) * (values.ndim - 1))
-    return values
+        yield factors
 
 
 def kept_values(tensor: torch.Tensor, axes: Mapping[Any, Any]) -> torch.Tensor:

@@ -116,12 +116,12 @@ class _Silence:
 
 
 @contextmanager
-def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
+def silenced(model: nn.Module, plan: Plan) -> Iterator[Silencer]:
     """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
     run = Silencer(plan)
     manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, model.training)
     with manager, running(run):
-        yield
+        yield run
 
 
 class Silencer(LabelRun):
@@ -186,6 +186,17 @@ class Silencer(LabelRun):
         if found is not None and found in STATISTICS:
             return self._on_kept(func, found, args, kwargs)
         return func(*args, **kwargs)
+
+    def narrowed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what is left of a tensor without the channels that are cut, where these lie along whole dimensions."""
+        gone = self._gone(tensor)
+        if gone is None:
+            return tensor
+        every = gone.expand(tensor.shape)
+        others = ([other for other in range(tensor.ndim) if other != dim] for dim in range(tensor.ndim))
+        kept = {dim: (~every.all(rest)).nonzero().ravel() for dim, rest in enumerate(others) if every.all(rest).any()}
+        narrow = _selected(tensor, kept)
+        return tensor if _selected(every, kept).any() else narrow
 
     def _silent(self, value: Any) -> Any:
         gone = self._gone(value)

@@ -22,7 +22,7 @@ from secateur.graph.staging import one_thread, same_dice, tensor_infos
 from secateur.graph.tracing import tensors_in, trace
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import check_fits, named_tensor, pruned_values
-from secateur.surgery.masking import silenced
+from secateur.surgery.masking import Silencer, silenced
 from secateur.surgery.randomizing import (
     Sides,
     random_call,
@@ -96,7 +96,7 @@ def verify(
     _check_shapes(small, plan)
     if values:
         _check_values(model, small, plan)
-    graph = graph if graph is not None else trace(model, example, attention=plan.attention)
+    graph = graph if graph is not None else trace(model, example, plan.free_outputs, plan.attention)
     if graph.on_data:
         notes: tuple[str, ...] = ("structure not checked: the forward reads values",)
     else:
@@ -283,11 +283,12 @@ def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
 
 
 def _masked_outputs(full: nn.Module, plan: Plan | None, calls: Sequence[Call]) -> list[torch.Tensor]:
-    with _masked(full, plan):
-        return _outputs(full, calls)
+    with _masked(full, plan) as run:
+        outputs = _outputs(full, calls)
+        return outputs if run is None or plan is None or not plan.free_outputs else [*map(run.narrowed, outputs)]
 
 
-def _masked(full: nn.Module, plan: Plan | None) -> AbstractContextManager[None]:
+def _masked(full: nn.Module, plan: Plan | None) -> AbstractContextManager[Silencer | None]:
     return nullcontext() if plan is None else silenced(full, plan)
 
 
@@ -321,7 +322,7 @@ def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
 
 def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tolerance: float) -> float:
     generator = np.random.default_rng(0)
-    for group in groups:
+    for group in [group for group in groups if not group.leaves]:
         order = generator.permutation(group.size)
         for member in group.members:
             tensor = named_tensor(trial.full, member.tensor)
