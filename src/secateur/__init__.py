@@ -13,6 +13,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.artifact.inspection import inspect
     from secateur.artifact.reading import load
     from secateur.artifact.writing import save
     from secateur.errors import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from secateur.surgery.grafting import graft
     from secateur.surgery.masking import mask
     from secateur.surgery.proof import Proof, verify
+    from secateur.surgery.transfer import transfer
 
 # Where each public name lives; imported when it is first asked for, so that `import secateur` costs nothing.
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "TraceError": "errors",
     "cut": "surgery.cutting",
     "graft": "surgery.grafting",
+    "inspect": "artifact.inspection",
     "load": "artifact.reading",
     "mask": "surgery.masking",
     "plan": "planning.planning",
@@ -61,6 +64,7 @@ _HOMES = {
     "prune_steps": "pipeline",
     "save": "artifact.writing",
     "trace": "graph.tracing",
+    "transfer": "surgery.transfer",
     "verify": "surgery.proof",
 }
 
@@ -80,6 +84,7 @@ __all__ = [
     "TraceError",
     "cut",
     "graft",
+    "inspect",
     "load",
     "mask",
     "plan",
@@ -87,6 +92,7 @@ __all__ = [
     "prune_steps",
     "save",
     "trace",
+    "transfer",
     "verify",
 ]
 

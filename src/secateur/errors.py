@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_COMPARED, _LONGEST_COMPARED = 2000, 100  # names, and characters of each
+
 
 class SecateurError(Exception):
     """Base of every error that secateur raises on purpose."""
@@ -19,9 +21,13 @@ class ExplainError(SecateurError):
 
 
 class PlanError(SecateurError):
-    """A budget, a configuration or a plan that makes no sense; `tensors` names those that cannot be cut as planned."""
+    """A budget, a configuration or a plan that makes no sense.
+
+    `tensors` names those that cannot be cut as planned, `layers` those whose channels cannot.
+    """
 
     tensors: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 class CutError(SecateurError):
@@ -53,7 +59,9 @@ class RuntimeMissingError(SecateurError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `" Did you mean a, b or c?"` for a misspelt word, or the known words if none is near."""
     known = sorted(set(known))
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.55)
+    # Comparing takes the product of the lengths, and a damaged file may hold names of any.
+    short = [one for one in known[:_MOST_COMPARED] if len(one) <= _LONGEST_COMPARED]
+    close = difflib.get_close_matches(word[:_LONGEST_COMPARED], short, n=3, cutoff=0.55)
     if close:
         return f" Did you mean {' or '.join(close)}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")

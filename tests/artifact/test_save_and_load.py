@@ -86,11 +86,14 @@ def test_tied_tensors_are_stored_once(tmp_path):
     assert again.backbone is again.lr_branch.backbone
 
 
-def test_dtypes_are_kept(tmp_path):
-    model = LeNet()
-    small, plan = secateur.prune(model, torch.zeros(1, 1, 28, 28), ratio=0.5)
-    secateur.save(tmp_path / "small.safetensors", small.half(), plan)
-    assert secateur.load(tmp_path / "small.safetensors").fc1.weight.dtype == torch.float16
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes_are_kept(tmp_path, dtype):
+    small, plan = secateur.prune(Tied(), torch.zeros(2, 3, 8, 8), ratio=0.5)
+    secateur.save(tmp_path / "small.safetensors", small.to(dtype), plan)
+    again = secateur.load(tmp_path / "small.safetensors", into=Tied())
+    assert same(small, again)
+    assert again.first.weight.dtype == dtype
+    assert again.steps.dtype == torch.int64
 
 
 def test_the_file_says_what_it_is_made_of(tmp_path):
@@ -101,7 +104,9 @@ def test_the_file_says_what_it_is_made_of(tmp_path):
     assert document["identity"] == {"kind": "zoo", "name": "lenet", "arguments": {}}
     assert document["plans"][0]["calls"] == [{"shapes": [[1, 1, 28, 28]], "dtypes": ["float32"]}]
     assert document["preprocessing"] == {"mean": [0.1307], "std": [0.3081]}
+    assert document["provenance"].pop("versions")["torch"] == torch.__version__
     assert document["provenance"] == {"why": "a test"}
+    assert document["proof"]["mask_error"] == plan.proof.mask_error
     assert len(document["fingerprint"]) == 64
     assert json.dumps(document)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -18,7 +19,18 @@ VERSION = 1
 _KEY = "secateur"
 # torch.save's zip, and a bare pickle; a safetensors file may begin so, too (with the length of its header), but then
 # the header follows in the ninth byte.
-_PICKLES = (b"PK\x03\x04", b"\x80")
+PICKLES = (b"PK\x03\x04", b"\x80")
+_DEEPEST = 100  # levels of the document, far fewer than would fill the stack of what walks it
+# What parsers and tensors raise at bytes that somebody made up; running out of stack is a RuntimeError.
+_SENSELESS = (
+    safetensors.SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 
 
 def encode(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> bytes:
@@ -29,6 +41,7 @@ def encode(tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> 
     """
     versioned = {**document, "version": VERSION}
     try:
+        _check_depth(versioned)
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
         signed = {**versioned, "checksum": _checksum(whole, versioned)}
         return safetensors.torch.save(whole, metadata={_KEY: _canonical(signed)})
@@ -47,20 +60,50 @@ def decode(data: bytes, name: str) -> tuple[dict[str, torch.Tensor], dict[str, A
     _refuse_pickle(data, name)
     metadata = _metadata(data, name)
     try:
-        document = json.loads(metadata)
+        document = _document(metadata, name)
         tensors = safetensors.torch.load(data)
-        checksum = document.pop("checksum")
-        version = document["version"]
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = document.pop("checksum") == _checksum(tensors, document)
+    except _SENSELESS:
         raise _damaged(name) from None
-    if version != VERSION:
-        raise ArtifactError(
-            f"{name} has format version {version}, and this secateur reads version {VERSION}. "
-            "Install the secateur that wrote it."
-        )
-    if checksum != _checksum(tensors, document):
+    if not whole:
         raise _damaged(name)
     return tensors, document
+
+
+def read_header(path: str | Path) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]], int]:
+    """Return a file's document, the dtype and shape of each of its tensors, and its size in bytes.
+
+    Nothing is computed from the tensors: the checksum is not checked.
+
+    Raises:
+        ArtifactError: the file cannot be read, is no file of ours, or its header is damaged.
+    """
+    start, size = opened(path, 9)
+    length = int.from_bytes(start[:8], "little")
+    data, _ = opened(path, 8 + min(length, size))
+    _refuse_pickle(data, str(path))
+    try:
+        document = _document(_metadata(data, str(path)), str(path))
+        header = json.loads(data[8 : 8 + length])
+        del header["__metadata__"]
+        tensors = {name: (str(one["dtype"]), tuple(map(int, one["shape"]))) for name, one in header.items()}
+    except _SENSELESS:
+        raise _damaged(str(path)) from None
+    return document, tensors, size
+
+
+def opened(path: str | Path, most: int = -1) -> tuple[bytes, int]:
+    """Return the first bytes of a file, all if `most` is left out, and the file's size.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(most), Path(path).stat().st_size
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ArtifactError(f"{path} cannot be read: {why}. Check the path.") from None
 
 
 def digest(value: Any) -> str:
@@ -69,11 +112,34 @@ def digest(value: Any) -> str:
 
 
 def _refuse_pickle(data: bytes, name: str) -> None:
-    if data.startswith(_PICKLES) and data[8:9] != b"{":
+    if data.startswith(PICKLES) and data[8:9] != b"{":
         raise ArtifactError(
             f"{name} is a pickle (a checkpoint of torch.save), not a file of secateur, and pickles are never executed. "
-            "Name the model, and pass the checkpoint with --weights."
+            "Name the model, and pass the checkpoint with --weights; a whole model that you wrote yourself can be read "
+            "with trust=True."
         )
+
+
+def _document(text: str, name: str) -> dict[str, Any]:
+    document = json.loads(text)
+    version = document["version"]
+    if type(version) is not int:
+        raise TypeError("a version is a whole number")
+    if version != VERSION:
+        raise ArtifactError(
+            f"{name} has format version {version}, and this secateur reads version {VERSION}. "
+            "Install the secateur that wrote it."
+        )
+    _check_depth(document)
+    return document
+
+
+def _check_depth(value: Any, levels: int = _DEEPEST) -> None:
+    if levels == 0:
+        raise ValueError(f"what is told about it is nested deeper than {_DEEPEST} levels")
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, dict | list | tuple):
+            _check_depth(one, levels - 1)
 
 
 def _metadata(data: bytes, name: str) -> str:

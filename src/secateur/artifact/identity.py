@@ -25,7 +25,9 @@ def identify(model: nn.Module) -> dict[str, Any]:
 def describe(identity: Mapping[str, Any]) -> str:
     """Return an identity as people read it."""
     if identity.get("kind") == "zoo":
-        arguments = ", ".join(f"{name}={value}" for name, value in identity.get("arguments", {}).items())
+        arguments = identity.get("arguments", {})
+        if isinstance(arguments, Mapping):
+            arguments = ", ".join(f"{name}={value}" for name, value in arguments.items())
         return f"{identity.get('name')}({arguments})"
     return f"a {identity.get('name', 'model of unknown class')}"
 
@@ -38,25 +40,35 @@ def build_full_size(identity: Mapping[str, Any], fingerprint: Mapping[str, tuple
     Raises:
         ArtifactError: the zoo has no such model, or not with the shapes of the `fingerprint`.
     """
+    if sketch_full_size(identity, fingerprint) is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return _built(identity)
+
+
+def sketch_full_size(identity: Mapping[str, Any], fingerprint: Mapping[str, tuple[int, ...]]) -> nn.Module | None:
+    """Build it on the meta device: arguments found in a file are not to be trusted with memory.
+
+    Raises:
+        ArtifactError: the zoo has no such model, or not with the shapes of the `fingerprint`.
+    """
     if identity.get("kind") != "zoo":
         return None
     arguments = identity.get("arguments", {})
     if not isinstance(arguments, Mapping) or not all(isinstance(value, _SIMPLE) for value in arguments.values()):
         raise ArtifactError(f"The file asks for {describe(identity)}, which makes no sense. Prune the model again.")
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        sketch = _built(identity)
+    shapes = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
+    if any(shapes.get(name, shape) != shape for name, shape in fingerprint.items()):
+        raise ArtifactError(f"The file asks for {describe(identity)}, but its plan is of another. Prune again.")
+    return sketch
+
+
+def _built(identity: Mapping[str, Any]) -> nn.Module:
     entry = zoo_entry(str(identity.get("name")))
-    with torch.random.fork_rng(devices=[]):
-        # First without memory: arguments found in a file are not to be trusted with any.
-        with torch.device("meta"):
-            sketch = _built(entry.build, arguments, identity)
-        shapes = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
-        if any(shapes.get(name, shape) != shape for name, shape in fingerprint.items()):
-            raise ArtifactError(f"The file asks for {describe(identity)}, but its plan is of another. Prune again.")
-        return _built(entry.build, arguments, identity)
-
-
-def _built(build: Any, arguments: Mapping[str, Any], identity: Mapping[str, Any]) -> nn.Module:
     try:
-        return build(**arguments)
+        return entry.build(**identity.get("arguments", {}))
     except SecateurError:
         raise
     except Exception as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -12,11 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.artifact.format import decode, digest
-from secateur.artifact.identity import build_full_size, describe
+from secateur.artifact.format import decode, digest, opened
+from secateur.artifact.identity import build_full_size, describe, sketch_full_size
+from secateur.artifact.pickles import is_pickle, read_pickled_model
 from secateur.errors import ArtifactError, CutError, PlanError
+from secateur.graph.staging import tensor_infos
 from secateur.planning.plans import Plan
-from secateur.surgery.cutting import cut
+from secateur.surgery.cutting import copied, cut, named_tensor, put
+
+SHOWN = 3  # differences in a message
+
+_log = logging.getLogger("secateur")
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Contents:
     identity: Mapping[str, Any]
     preprocessing: Mapping[str, Any] | None
     provenance: Mapping[str, Any]
+    proof: Mapping[str, Any] | None  # the figures of the last plan's proof, as they were when the file was written
 
     @property
     def plan(self) -> Plan:
@@ -42,25 +50,36 @@ def read(path: str | Path) -> Contents:
     Raises:
         ArtifactError: it is missing, damaged, or no file of ours; pickles are refused, never executed.
     """
-    tensors, document = decode(_bytes(path), str(path))
+    tensors, document = decode(opened(path)[0], str(path))
     try:
-        plans = tuple(Plan.from_json(json.dumps(plan)) for plan in document["plans"])
+        plans = plans_of(document, path)
         consistent = digest(document["plans"][0]["fingerprint"]) == document["fingerprint"]
         tensors |= {str(name): tensors[first] for name, first in document["aliases"].items()}
         preprocessing, provenance = document["preprocessing"], dict(document["provenance"])
-        contents = Contents(str(path), tensors, plans, dict(document["identity"]), preprocessing, provenance)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, PlanError) as error:
+        identity, proof = dict(document["identity"]), document["proof"]
+        contents = Contents(str(path), tensors, plans, identity, preprocessing, provenance, proof)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks what a file of secateur holds ({error}). Prune the model again.") from error
     if not consistent:
         raise ArtifactError(f"{path} contradicts itself: its plan is of another model. Prune the model again.")
     return contents
 
 
-def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
+def load(
+    path: str | Path, into: nn.Module | None = None, device: str | torch.device | None = None, trust: bool = False
+) -> nn.Module:
     """Return the pruned model of the file at `path`.
 
-    A model of our own zoo is built from the file alone, in evaluation mode. Any other needs `into`, the full-size
-    model: a copy of it is cut by the stored plan and filled with the stored weights, and `into` itself stays as it is.
+    A model of our own zoo is built from the file alone, in evaluation mode. Any other needs `into`, of which a copy is
+    made: the full-size model, which is cut by the stored plan and filled with the stored weights; or a model that is
+    as small already, such as one whose class was edited, into which the weights go by name and shape. The shapes
+    decide which, and the log says so. `into` may be built under `torch.device("meta")`.
+
+    Args:
+        path: a file of `secateur.save`; with `trust` also a whole model that `torch.save` wrote.
+        into: the model to fill; not needed for a model of the zoo.
+        device: where the model goes; if left out, where `into` is, or the CPU.
+        trust: unpickle the file if it is a pickle, which can run any code. Only for files that you wrote yourself.
 
     Raises:
         ArtifactError: the file cannot be read, or `into` is another model; names the first tensors that differ.
@@ -69,8 +88,30 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
         >>> small = load("small.safetensors")  # doctest: +SKIP
         >>> small = load("small.safetensors", into=MyNet())  # doctest: +SKIP
     """
-    contents = read(path)
-    return restore(contents, into) if into is not None else restore(contents, full_size(contents)).eval()
+    if trust and is_pickle(path):
+        model = read_pickled_model(path)
+    else:
+        contents = read(path)
+        model = _filled(contents, into) if into is not None else restore(contents, _sketch(contents)).eval()
+    return model if device is None else model.to(device)
+
+
+def _filled(contents: Contents, into: nn.Module) -> nn.Module:
+    """Return a copy of a model, cut or as small already, with the weights of a file."""
+    name, own = type(into).__name__, into.state_dict(keep_vars=True)
+    differences = _differences(own, contents.tensors)
+    if not differences:
+        _log.info("%s is as small as the model in %s: its weights go in by name and shape.", name, contents.path)
+        small = copied(into)
+        _fill(small, contents.tensors, contents.path)
+        return small
+    try:
+        small = restore(contents, into)
+    except ArtifactError as error:
+        shown = "; ".join(differences[:SHOWN]) + ("; ..." if len(differences) > SHOWN else "")
+        raise ArtifactError(f"{error} Nor is it as small already: {shown}.") from error
+    _log.info("%s is the full-size model of %s: a copy of it was cut by the stored plan.", name, contents.path)
+    return small
 
 
 def full_size(contents: Contents) -> nn.Module:
@@ -79,7 +120,16 @@ def full_size(contents: Contents) -> nn.Module:
     Raises:
         ArtifactError: it is no model of the zoo.
     """
-    full = build_full_size(contents.identity, contents.plans[0].fingerprint)
+    return _of_the_zoo(contents, build_full_size)
+
+
+def _sketch(contents: Contents) -> nn.Module:
+    """Return the full-size model without data: nothing but the file's own tensors is to take memory."""
+    return _of_the_zoo(contents, sketch_full_size)
+
+
+def _of_the_zoo(contents: Contents, build: Callable[..., nn.Module | None]) -> nn.Module:
+    full = build(contents.identity, contents.plans[0].fingerprint)
     if full is None:
         raise ArtifactError(
             f"{contents.path} holds {describe(contents.identity)}, which is no model of secateur's own, and no code is "
@@ -108,27 +158,48 @@ def cut_by_all(contents: Contents, plans: Sequence[Plan], full: nn.Module) -> nn
     """
     try:
         return reduce(cut, plans, full)
-    except CutError as error:
+    except (CutError, RuntimeError, ArithmeticError) as error:  # the latter: scales or integers that make no sense
         raise ArtifactError(f"{contents.path} was not made from this {type(full).__name__}: {error}") from error
 
 
-def _bytes(path: str | Path) -> bytes:
+def plans_of(document: Mapping[str, Any], path: str | Path) -> tuple[Plan, ...]:
+    """Return the plans in a file's document, in their order.
+
+    Raises:
+        ArtifactError: there is none, or one contradicts itself.
+    """
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ArtifactError(f"{path} cannot be read: {why}. Check the path.") from None
+        plans = tuple(Plan.from_json(json.dumps(plan)) for plan in document["plans"])
+    except PlanError as error:
+        raise ArtifactError(f"{path} holds a plan that makes no sense: {error} Prune the model again.") from error
+    if not plans:
+        raise ArtifactError(f"{path} holds no plan. Prune the model again.")
+    return plans
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: str) -> None:
     own = model.state_dict(keep_vars=True)
     differences = _differences(own, tensors)
     if differences:
-        shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
+        shown = "; ".join(differences[:SHOWN]) + ("; ..." if len(differences) > SHOWN else "")
         raise ArtifactError(f"{path} does not fit {type(model).__name__}: {shown}. Pass the model that was pruned.")
-    for name, value in own.items():
-        # Through .data, so that tied tensors stay tied and the stored dtype wins.
-        value.data = tensors[name].to(value.device)
+    for info in tensor_infos(model).values():
+        name = next((alias for alias in info.aliases if alias in own), None)
+        value = named_tensor(model, info.name)
+        if name is None and value.is_meta:
+            raise ArtifactError(
+                f"{info.name} is a buffer that no file holds (persistent=False), and {type(model).__name__} has no "
+                "data for it. Build the model with data, not on the meta device."
+            )
+        if name is not None and value.is_meta:
+            stored = tensors[name].clone()
+            put(model, info.aliases, nn.Parameter(stored, value.requires_grad) if _is_parameter(value) else stored)
+        elif name is not None:
+            value.data = tensors[name].to(value.device)  # so that tied tensors stay tied and the stored dtype wins
+
+
+def _is_parameter(value: torch.Tensor) -> bool:
+    return isinstance(value, nn.Parameter)
 
 
 def _differences(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> list[str]:
@@ -139,4 +210,14 @@ def _differences(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
         for name, value in own.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    return missing + unexpected + reshaped
+    retyped = [
+        f"{name} is {tensors[name].dtype} in the file and {value.dtype} in the model"
+        for name, value in own.items()
+        if name in tensors and _kind(tensors[name]) != _kind(value)
+    ]
+    return missing + unexpected + reshaped + retyped
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Return what no parameter or statistic may change: whether its numbers are real, complex, or whole."""
+    return tensor.is_floating_point(), tensor.is_complex()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def save(
 
     `earlier` are the plans, in order, that had made the model already smaller before `plan` was made. Each tensor is
     stored once, whatever its number of names. `preprocessing` (left out for a model of the zoo, it is the zoo's) and
-    `provenance` are any JSON. The same model, plans and provenance give the same bytes.
+    `provenance` are any JSON; to the latter the versions of secateur and torch are added. The figures of the plan's
+    proof are stored, too. The same model, plans and provenance give the same bytes.
 
     Raises:
         ArtifactError: the path cannot be written, or the model holds something that is no tensor with data.
@@ -46,9 +48,16 @@ def save(
         "fingerprint": digest(plans[0]["fingerprint"]),
         "aliases": aliases,
         "preprocessing": dict(preprocessing) if preprocessing is not None else _zoo_preprocessing(model),
-        "provenance": dict(provenance or {}),
+        "provenance": {"versions": _versions(), **(provenance or {})},
+        "proof": asdict(plan.proof) if is_dataclass(plan.proof) and not isinstance(plan.proof, type) else plan.proof,
     }
     write_atomically(path, encode(tensors, document))
+
+
+def _versions() -> dict[str, str]:
+    import secateur
+
+    return {"secateur": secateur.__version__, "torch": torch.__version__}
 
 
 def _zoo_preprocessing(model: nn.Module) -> dict[str, Any] | None:

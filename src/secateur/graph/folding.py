@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +47,10 @@ class Rows:
     keys: Sequence[Sheet]  # the tensor's sheets
     stored: Sequence[Sheet]  # those of weight and bias along their axis 0, laid out as in the tensor
 
-    @property
-    def origin(self) -> int:
-        """Return a number that all rows of one weight have in common."""
-        return int(self.stored[0].max())
+    @cached_property
+    def all(self) -> np.ndarray:
+        """The atoms of all rows, in no order."""
+        return np.concatenate([each.ravel() for each in self.stored])
 
     def atoms(self, sheets: Sequence[Sheet]) -> np.ndarray:
         """Return the atoms of the rows that made elements with these labels; of all rows if that is not known."""
@@ -142,7 +142,7 @@ def outcome(run: LabelRun, ran: Ran) -> tuple[Factor, list[Factor]]:
     operands = [leaf for leaf in tree_leaves((args, ran.kwargs)) if isinstance(leaf, torch.Tensor)]
     factors = [factor_of(run, operand) for operand in operands]
     bound = [factor.bound(run.sheets(operand)) for factor, operand in zip(factors, operands, strict=True)]
-    if found in PASSING:
+    if found in PASSING and _keeps_ratios(out):
         return _passed(run, factors[0], args[0], out), []
     if found in JOINING:
         return (factors[0], []) if len(set(map(id, factors))) == 1 else _joined(run, out, bound, factors)
@@ -154,6 +154,11 @@ def outcome(run: LabelRun, ran: Ran) -> tuple[Factor, list[Factor]]:
     if made is not None:
         bound = [own for own, operand in zip(bound, operands, strict=True) if not _is_one_of(operand, args[1:])]
     return made or ONE, [] if found in SHAPES_ONLY else bound
+
+
+def _keeps_ratios(out: Any) -> bool:
+    """Tell whether a result is as many times larger as what it was made of: not if it was made whole."""
+    return all(one.is_floating_point() or one.is_complex() for one in tree_leaves(out) if isinstance(one, torch.Tensor))
 
 
 def _is_one_of(tensor: torch.Tensor, args: Sequence[Any]) -> bool:
@@ -214,6 +219,7 @@ def _pointwise(
 ) -> tuple[Factor, list[Factor]]:
     name, args, sizes = ran.func._schema.name.removeprefix("aten::").rstrip("_"), ran.args, ran.sizes
     factors = [factor_of(run, operand) for operand in operands]
+    name = "" if ran.kwargs.get("rounding_mode") else name
     if name in ("mul", "div", "neg") and len(operands) == 1 and operands[0] is args[0]:
         return (factors[0].times(Factor((), sizes)) if sizes else factors[0]), []
     if name in ("mul", "div") and len(operands) == 2:
@@ -302,16 +308,20 @@ def _key(expression: Expression) -> object:
 def _involved(noticed: Sequence[Factor]) -> list[Factor]:
     """Return the factors with sizes, and all others that share rows with them, or with those that do."""
     involved = [factor for factor in noticed if factor.sizes]
-    rest = [factor for factor in noticed if factor.terms and not factor.sizes]
-    origins: set[int] = set()
-    while True:
-        more = {term.rows.origin for factor in involved for term in factor.terms} - origins
-        if not more:
-            return involved
-        origins |= more
-        touching = [factor for factor in rest if any(term.rows.origin in origins for term in factor.terms)]
-        rest = [factor for factor in rest if not any(term.rows.origin in origins for term in factor.terms)]
+    rest = [factor for factor in noticed if factor.terms and not factor.sizes] if involved else []
+    while touching := _touching(involved, rest):
         involved += touching
+        rest = [factor for factor in rest if not any(factor is one for one in touching)]
+    return involved
+
+
+def _touching(involved: Sequence[Factor], rest: Sequence[Factor]) -> list[Factor]:
+    """Return those of the rest that speak of rows which involved ones speak of, too."""
+    rows = [term.rows for factor in (*involved, *rest) for term in factor.terms]
+    known = np.zeros(1 + max((int(one.all.max()) for one in rows), default=0), bool)
+    for term in [term for factor in involved for term in factor.terms]:
+        known[term.rows.all] = True
+    return [factor for factor in rest if any(known[term.rows.all].any() for term in factor.terms)]
 
 
 def _classes(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ them. Only where something else leaves them does the whole model have to run aga
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,16 +19,24 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from secateur.graph.recording import Recorder
-from secateur.graph.running import Mode
+from secateur.graph.running import frame_of_user
 from secateur.graph.staging import LEFT, modules_of
+
+
+@dataclass
+class Open:
+    """A call that is running, and how often code in it has asked for the mode so far."""
+
+    module: nn.Module
+    within: frozenset[nn.Module]  # the module and all in it
+    asked: int = 0
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A call of a module: what went in, with its labels as they were then, and what came out."""
+    """A call that asked for the mode: what went in, with its labels as they were then, and what came out."""
 
     module: nn.Module
-    within: tuple[nn.Module, ...]  # whose calls it was part of
     forward: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -37,48 +46,68 @@ class Visit:
 
 
 class Watch:
-    """The modules that decide something by `training`, while a model runs on labels in evaluation.
+    """Who asks for the mode, while a model runs on labels in evaluation.
+
+    For that time `training` is a property of all modules. What torch's own code asks does not count, nor does what
+    code only hands to one of torch's functions, such as a dropout: these do the same to channels in both modes.
 
     Attributes:
-        asking: those modules; where there are none, training does the same.
-        settled: they were run in training, too, and nothing else left them.
+        asked: something may be done otherwise in training.
+        settled: what asked was run in training, too, and nothing else left it.
     """
 
     def __init__(self, run: Recorder) -> None:
         self.run = run
-        self.asking: set[nn.Module] = set()
         self.settled = False
-        self._elsewhere = False  # some module's mode was asked for by code outside of it
+        self._outside = Open(nn.Module(), frozenset())  # where no watched call encloses code that asks
+        self._open: list[Open] = []
+        self._last: tuple[int, int, Open] | None = None  # frame and line that asked last, and in which call
         self._visits: list[Visit] = []
-        self._open: tuple[nn.Module, ...] = ()
         self._the_same: set[Any] = set()  # the likes of modules that did the same in training
+
+    @property
+    def asked(self) -> bool:
+        """Whether something may be done otherwise in training."""
+        return bool(self._visits) or self._outside.asked > 0
 
     def __enter__(self) -> None:
         """Watch the modules, which have been staged."""
         naming = {kind for kind in {type(module) for _, module in self.run.modules} if names_training(kind)}
         for _, module in self.run.modules:
             if type(module) in naming:
-                vars(module)["forward"] = partial(self._visit, module, module.forward)
-            if not self.run.on_data and not type(module).forward.__module__.startswith("torch.nn."):
-                vars(module)["training"] = Mode(partial(self._asked, module))
-            elif type(module) in naming:
-                self.asking.add(module)
+                watched = partial(self._visit, module, module.forward)
+                watched.__wrapped__ = module.forward  # type: ignore[attr-defined] - for code that looks at signatures
+                vars(module)["forward"] = watched
+        self.run.watch = self
+        nn.Module.training = property(self._mode_of, _set_mode)  # type: ignore[assignment]
 
-    def _asked(self, module: nn.Module) -> None:
-        self.asking.add(module)
-        self._elsewhere |= module not in self._open
+    def _mode_of(self, module: nn.Module) -> bool:
+        frame = sys._getframe(1)
+        if not frame.f_globals.get("__name__", "").startswith("torch."):
+            call = self._open[-1] if self._open and module in self._open[-1].within else self._outside
+            call.asked += 1
+            self._last = id(frame), frame.f_lineno, call
+        return bool(vars(module)["training"])
+
+    def handed_on(self) -> None:
+        """One of torch's functions was given the mode: forget that the same line of code asked for it."""
+        frame = frame_of_user()
+        if self._last is not None and frame is not None and self._last[:2] == (id(frame), frame.f_lineno):
+            self._last[2].asked -= 1
+            self._last = None
 
     def _visit(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         entered = [(tensor, dict(vars(tensor))) for tensor in _tensors((args, kwargs))]
-        before, within = self.run.tally(), self._open
-        self._open = (*within, module)
+        before, inner = self.run.tally(), len(self._visits)
+        call = Open(module, frozenset(one for _, one in modules_of(module)))
+        self._open.append(call)
         try:
             output = forward(*args, **kwargs)
         finally:
-            self._open = within
-        if module in self.asking:
+            self._open.pop()
+        if call.asked:
             recorded = self._since(before)
-            self._visits.append(Visit(module, within, forward, args, kwargs, entered, self._seen(output), recorded))
+            self._visits[inner:] = [Visit(module, forward, args, kwargs, entered, self._seen(output), recorded)]
         return output
 
     def _since(self, before: Sequence[int]) -> list[int]:
@@ -98,16 +127,15 @@ class Watch:
         return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in self.run.sheets(leaf)]
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Run in training the modules that asked, unless the whole model has to be run anyway."""
-        for _, module in self.run.modules:
-            vars(module)["training"] = False
-        self.settled = not self.asking
-        if kind or self.settled or self._elsewhere or self.run.idle() or self.run.single_values:
+        """Run in training the calls that asked, unless the whole model has to be run anyway."""
+        del nn.Module.training
+        self.run.watch = None
+        self.settled = not self.asked
+        if kind or self.settled or self._outside.asked or self.run.idle() or self.run.single_values:
             return
         mark, self.run.counting = self.run.mark(), False
-        visits = [visit for visit in self._visits if self.asking.isdisjoint(visit.within)]
         try:
-            self.settled = all(map(self._same_in_training, visits))
+            self.settled = all(map(self._same_in_training, self._visits))
         except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
             self.settled = False
         if not self.settled:
@@ -116,9 +144,9 @@ class Watch:
     def _same_in_training(self, visit: Visit) -> bool:
         """Tell whether nothing else leaves a module; those of one kind and settings are taken to do alike.
 
-        The proof of structure runs the whole model in training, so that one that does not is found there.
+        The proof of structure runs the whole model in training, too, where it has structure to check.
         """
-        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), *map(len, visit.left)
+        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), len(visit.left)
         if like in self._the_same:
             return True
         before, modules = self.run.tally(), [module for _, module in modules_of(visit.module)]
@@ -146,6 +174,10 @@ def _like(module: nn.Module) -> tuple[Any, ...]:
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _set_mode(module: nn.Module, mode: bool) -> None:
+    vars(module)["training"] = mode
 
 
 def names_training(kind: type) -> bool:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from secateur.graph.registry import Rule
 from secateur.graph.rules import normalization
 from secateur.graph.running import LABELS, MEET_DATA, WEIGHT, LabelRun, cells_of
 from secateur.graph.staging import modules_of
+
+if TYPE_CHECKING:
+    from secateur.graph.modes import Watch
 
 ONE_OF_EACH_ROW = "each of these belongs to a whole head or part, and channels go from within all of them"
 Mark = tuple[list[int], tuple[bool, int, int]]  # how much was recorded, and followed
@@ -92,6 +95,7 @@ class Recorder(LabelRun):
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.watch: Watch | None = None
         self.attending: set[Place] = set()
         self.scalings: list[Scaling] = []
         self.follower = Follower(self, at_once=on_data)
@@ -106,7 +110,7 @@ class Recorder(LabelRun):
         self.atoms = Atoms()
         self.modules = modules_of(model)
         self.paths = {id(module): path for path, module in self.modules}
-        self.parameters: set[str] = set()  # those with channels, of the modules that run
+        self.parameters: set[str] = set()  # those with channels
         self.edges: list[tuple[np.ndarray, np.ndarray]] = []
         self.fixed: list[tuple[np.ndarray, Reason]] = []
         self.tables: list[tuple[np.ndarray, Reason]] = []
@@ -249,6 +253,11 @@ class Recorder(LabelRun):
     @override
     def reads(self, sheet: Sheet) -> None:
         self.read.append(sheet.ravel())
+
+    @override
+    def takes_mode(self) -> None:
+        if self.watch is not None:
+            self.watch.handed_on()
 
     @override
     def hands_out(self, sheet: Sheet) -> None:

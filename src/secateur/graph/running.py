@@ -8,9 +8,11 @@ tracer records it, the structure proof asserts it, the simulated inference silen
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,9 @@ class LabelRun:
 
     def emits(self, tensor: torch.Tensor) -> None:
         """A tensor leaves the model."""
+
+    def takes_mode(self) -> None:
+        """One of torch's functions is given the mode."""
 
     def hands_out(self, sheet: Sheet) -> None:
         """These labels leave the model, and may be cut all the same."""
@@ -280,42 +285,25 @@ def _integers(value: Any) -> Iterator[int]:
         yield from _integers(list(value.values()))
 
 
+def frame_of_user() -> FrameType | None:
+    """Return the innermost frame outside of torch and secateur."""
+    frame = sys._getframe(1)
+    while frame is not None and _FOREIGN.match(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return frame
+
+
+_FOREIGN = re.compile(r"(torch|numpy|secateur\.(graph|surgery|planning|pipeline|cli))(\.|$)")
+
+
 def user_frame() -> tuple[str, str]:
     """Return "file.py:line" of the innermost frame outside of torch and secateur, and the class of its module."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith(("torch.", "secateur.graph", "numpy", "secateur.surgery")) and name != "torch":
-            holder = frame.f_locals.get("self")
-            module = type(holder).__name__ if isinstance(holder, torch.nn.Module) else ""
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}", module
-        frame = frame.f_back
-    return "", ""
-
-
-class Mode:
-    """Stands for `training` in evaluation, and tells when something is decided by it.
-
-    Handed to one of torch's functions it decides nothing: what these do to channels is the same in both modes.
-    """
-
-    def __init__(self, asked: Callable[[], None]) -> None:
-        self._asked = asked
-
-    def __bool__(self) -> bool:
-        self._asked()
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self) == other
-
-    def __hash__(self) -> int:
-        return hash(bool(self))
-
-    def __index__(self) -> int:
-        return int(bool(self))
-
-    __int__ = __index__
+    frame = frame_of_user()
+    if frame is None:
+        return "", ""
+    holder = frame.f_locals.get("self")
+    module = type(holder).__name__ if isinstance(holder, torch.nn.Module) else ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}", module
 
 
 class _Functions(TorchFunctionMode):
@@ -336,8 +324,8 @@ class _Functions(TorchFunctionMode):
         if replacement is not None:
             with self:
                 return replacement(*args, **(kwargs or {}))
-        if kwargs and type(kwargs.get("training")) is Mode:
-            kwargs = {**kwargs, "training": False}
+        if kwargs and "training" in kwargs:
+            self.run.takes_mode()
         self.run.pending = (args, kwargs) if kwargs else (args,)
         if func in CONVERTING or func in FILLING:
             for number in _values(func, args, kwargs or {}):

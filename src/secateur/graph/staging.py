@@ -12,6 +12,8 @@ import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ OWN_KEYS = frozenset(vars(nn.Module()))
 OWN_TABLES = tuple(
     key
     for key, value in vars(nn.Module()).items()
-    if isinstance(value, dict) and key not in ("_parameters", "_buffers")
+    if isinstance(value, (dict, set)) and key not in ("_parameters", "_buffers")
 )
 OWN_KEYS_OF_TORCHS = OWN_KEYS | GEOMETRY
 LEFT = frozenset({bool, float, str, type(None)})  # values of these types stay as they are
@@ -90,7 +92,7 @@ def staged(
     stand_in: Callable[[str, torch.Tensor], torch.Tensor],
     listener: Listener,
     integers: Mapping[str, int] | None = None,
-    training: bool = False,
+    training: bool | None = False,
 ) -> Iterator[None]:
     """Run the body with stand-ins in the model.
 
@@ -99,18 +101,19 @@ def staged(
         stand_in: from a tensor's first name and the tensor to what takes its place.
         listener: told what becomes of traced integers.
         integers: new values of attributes ("path.key", "path.key[0]"), for a run at other widths.
-        training: the mode in which the body runs.
+        training: the mode in which the body runs; None: that of each module.
     """
     modules = modules_of(model)
     saved = [
-        (module, dict(vars(module)), {key: dict(table) for key, table in _filled(vars(module))})
+        (module, dict(vars(module)), {key: copy.copy(table) for key, table in _filled(vars(module))})
         for _, module in modules
     ]
     made: dict[int, Any] = {}
     try:
         for path, module in modules:
             _stage(module, path, stand_in, made, listener, integers or {})
-            vars(module)["training"] = training
+            if training is not None:
+                vars(module)["training"] = training
         with same_dice():
             yield
     finally:
@@ -119,15 +122,17 @@ def staged(
             vars(module).update(dictionary)
             for key, table in _filled(dictionary):  # the code may have put hooks or modules into them
                 table.clear()
-                table.update(tables.get(key, {}))
+                table.update(tables.get(key, ()))
 
 
-def _filled(own: dict[str, Any]) -> list[tuple[str, dict[Any, Any]]]:
+def _filled(own: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the tables of a module with anything in them; few have."""
     if not any(map(own.get, OWN_TABLES)):
         return []
     tables = [(key, own.get(key)) for key in OWN_TABLES]
-    return [(key, table) for key, table in tables if table and isinstance(table, dict)]  # a scripted part has others
+    return [
+        (key, table) for key, table in tables if table and isinstance(table, (dict, set))
+    ]  # a scripted part has others
 
 
 @contextmanager
@@ -158,7 +163,7 @@ def same_dice() -> Iterator[None]:
     """Leave the random states of torch, Python and NumPy as they were, whatever the body draws."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own state
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
             yield
     finally:
         random.setstate(states[0])
@@ -198,7 +203,9 @@ def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[
         return replaced("", value)
     if _is_plain_object(value):
         return _apart_object(value, replaced, made)
-    if type(value) not in (dict, list, set, OrderedDict, defaultdict, deque):
+    if type(value) is tuple and any(type(item) not in (int, float, str, bool) for item in value):
+        return tuple(_apart(item, replaced, made) for item in value)
+    if type(value) not in (dict, list, set, OrderedDict, defaultdict, deque, np.ndarray):
         return value
     if id(value) not in made:
         made[id(value)] = copy.copy(value)
@@ -211,7 +218,7 @@ def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[
 
 def _is_plain_object(value: Any) -> bool:
     """Tell whether a value is an instance of a class of the user's own that keeps things in its `__dict__`."""
-    own = hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)) and not callable(value)
+    own = hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type, FunctionType, MethodType, partial))
     return own and not type(value).__module__.startswith(("torch", "builtins", "numpy"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -21,7 +22,7 @@ from secateur.graph.groups import Attention, CallShape, Graph, TensorInfo
 from secateur.graph.modes import Watch
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
-from secateur.graph.staging import modules_of, staged, tensors_of, uncollected
+from secateur.graph.staging import modules_of, same_dice, staged, tensors_of, uncollected
 
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
 
@@ -59,15 +60,16 @@ R = TypeVar("R", bound=Recorder)
 def trace(model: nn.Module, example: Any, free_outputs: bool = False, attention: Attention = "auto") -> Graph:
     """Find out which channels of a model are coupled.
 
-    The model runs once on tensors without data (on real ones only if its forward reads values); it is left as it was.
-    It is traced as in evaluation, and once more as in training if that reaches further layers.
+    The model runs on tensors without data (on real ones only if its forward reads values); it is left as it was. It is
+    traced as in evaluation; what decides something by `training` is run in training, too.
 
     Args:
         model: any module that runs on `example`, on any device.
         example: a tensor, a tuple of arguments, a dict of keyword arguments, or a list of such calls.
         free_outputs: the channels that leave the model may be cut, too (a backbone on its way into a host).
         attention: what is cut of attention: "dims", as many channels of every head; "heads", whole heads; "auto", the
-            channels, or the heads where a scale such as 1 / sqrt(head_dim) cannot be kept by multiplying weights.
+            channels, or the heads of the whole model if the scale of some attention, such as 1 / sqrt(head_dim), cannot
+            be kept by multiplying weights.
 
     Raises:
         TraceError: the model itself fails on the example (its own error is shown).
@@ -177,10 +179,27 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
     try:
         return recorded(Recorder(model, on_data=True, heads=heads), model, calls, free_outputs, None)
     except Exception as error:
+        what = f"{type(error).__name__}: {str(error).rstrip('. ')}"
+        if _runs_alone(model, calls):
+            raise TraceError(
+                f"The model runs, but secateur cannot follow it: {what}. Please report it with the model's code."
+            ) from error
         raise TraceError(
-            f"The model fails on the example by itself: {type(error).__name__}: {str(error).rstrip('. ')}. "
+            f"The model fails on the example by itself: {what}. "
             "Check the shape and type of the example, and that the model runs on it."
         ) from error
+
+
+def _runs_alone(model: nn.Module, calls: Sequence[Call]) -> bool:
+    """Tell whether a copy of a model runs on its example, without anything of ours."""
+    try:
+        alone = copy.deepcopy(model).eval()
+        with same_dice(), torch.no_grad():
+            for call in (call.map(_on(_device_of(model))) for call in calls):
+                alone(*call.args, **call.kwargs)
+    except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
+        return False
+    return True
 
 
 def recorded(
@@ -192,7 +211,7 @@ def recorded(
     stand_in = run.with_data if run.on_data else run.without_data
     watch = Watch(run)
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False, watch=watch)
-    run.training_batch = int(bool(watch.asking))
+    run.training_batch = int(watch.asked)
     if run.idle() or not watch.settled:
         run.counting, run.training_batch = False, 0
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)

@@ -33,6 +33,7 @@ _THIN = 0.1  # of its width: a stem or residual stream below this is worth a war
 
 # What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
 _NEARBY = (0.02, -0.02, 0.05, -0.05, 0.1, -0.1, 0.15, 0.2)
+_WIDER = (0.3, 0.4)  # tried as well where only some of the layers are changed
 _NARROWER = (-0.02, -0.05, -0.1, -0.15, -0.2)
 
 _log = logging.getLogger("secateur")
@@ -140,13 +141,14 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
     while True:
         parts = request.allocations(caps)
         kept = np.minimum.reduce([request.sizes, *(part.kept for part in parts)])
-        kept = _harmonized(request.graph, request.widths(request.scope.cuttable), kept, _NARROWER if caps else _NEARBY)
         limits = {**recipe["limits"], **_said(ignore=list(request.ignore) or None)}
-        units = _most_important(request.importances, kept)
+        changes = _NARROWER if caps else _NEARBY
         try:
+            kept = _harmonized(request.graph, request.widths(request.scope.cuttable), kept, changes)
+            units = _most_important(request.importances, kept)
             found = assemble(request.graph, units, {**recipe, "limits": limits, **_outcome(parts)})
         except PlanError as error:
-            culprits = layers_at_fault(request.graph, error.tensors, request.ignore)
+            culprits = error.layers or layers_at_fault(request.graph, error.tensors, request.ignore)
             if not culprits:
                 raise
             _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
@@ -193,17 +195,52 @@ def _caps(graph: Graph, macs: Any, params: Any, origin: Origin | None) -> list[C
 
 
 def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray, changes: Sequence[float]) -> np.ndarray:
-    """Return the numbers that the model's code has at these widths (see `Graph.harmonize`), or at widths near them."""
-    tied = [variable for cluster in widths.clusters for variable in cluster.variables]
+    """Return the numbers that the model's code has at these widths (see `Graph.harmonize`), or at widths near them.
+
+    All clusters of widths that depend on each other are changed alike; if that fits nowhere, one after the other.
+
+    Raises:
+        PlanError: a cluster fits at no width nearby; names its layers.
+    """
     first = np.unique(widths.variable_of, return_index=True)[1]
-    for change in (0.0, *changes):
-        wanted = kept[first].astype(np.float64)
-        wanted[tied] *= 1 + change
-        nearby = widths.of_groups(widths.settle(wanted)) if change else kept
-        found = graph.harmonize(nearby.tolist())
+    tied = [variable for cluster in widths.clusters for variable in cluster.variables]
+    wanted = kept[first].astype(np.float64)
+    together = _fitting(graph, widths, wanted, tied, (0.0, *changes))
+    if together is not None or not tied:
+        return kept if together is None else together
+    settled = wanted.copy()
+    settled[tied] = widths.sizes[tied]
+    for cluster in widths.clusters:
+        settled[cluster.variables] = wanted[cluster.variables]
+        wider = _WIDER if max(changes) > 0 else ()
+        found = _fitting(graph, widths, settled, cluster.variables, (0.0, *changes, *wider))
+        if found is None:
+            raise _no_width(graph, np.flatnonzero(np.isin(widths.variable_of, cluster.variables)))
+        settled = found[first].astype(np.float64)
+    return widths.of_groups(settled.astype(np.int64))
+
+
+def _fitting(
+    graph: Graph, widths: Widths, wanted: np.ndarray, varied: Sequence[int] | np.ndarray, changes: Sequence[float]
+) -> np.ndarray | None:
+    """Return the first numbers that the model's code has when some of the widths are changed by these shares."""
+    for change in changes:
+        near = wanted.copy()
+        near[varied] *= 1 + change
+        found = graph.harmonize(widths.of_groups(widths.settle(near)).tolist())
         if found is not None:
             return np.array(found, dtype=np.int64)
-    return kept
+    return None
+
+
+def _no_width(graph: Graph, groups: np.ndarray) -> PlanError:
+    layers = tuple(dict.fromkeys(graph.groups[number].members[0].layer for number in groups))
+    error = PlanError(
+        f"Near the chosen widths the code takes other channels together than at full width, in {layers[0]} and what "
+        "its channels are shuffled with. Choose other widths, or leave these layers whole (ignore=)."
+    )
+    error.layers = layers
+    return error
 
 
 def _most_important(importance: Sequence[np.ndarray], kept: np.ndarray) -> list[np.ndarray]:

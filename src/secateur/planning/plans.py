@@ -36,9 +36,11 @@ class Plan:
     proof: Any = field(default=None, compare=False, repr=False)  # the figures of `secateur.prune`
 
     def __post_init__(self) -> None:
-        plain = {name: {axis: _plain(kept) for axis, kept in axes.items()} for name, axes in self.keep.items()}
+        # Tensors that share one list go on sharing it: a small file could ask for any amount of memory otherwise.
+        seen: dict[int, tuple[Any, Any]] = {}
+        plain = {name: {axis: _plain(kept, seen) for axis, kept in axes.items()} for name, axes in self.keep.items()}
         object.__setattr__(self, "keep", plain)
-        object.__setattr__(self, "fingerprint", {name: _plain(shape) for name, shape in self.fingerprint.items()})
+        object.__setattr__(self, "fingerprint", {name: _plain(shape, seen) for name, shape in self.fingerprint.items()})
         object.__setattr__(self, "attributes", {path: int(value) for path, value in self.attributes.items()})
         object.__setattr__(self, "scales", {name: tuple(scales) for name, scales in self.scales.items()})
         object.__setattr__(self, "calls", tuple(self.calls))
@@ -206,13 +208,20 @@ def fingerprint_of(graph: Graph) -> dict[str, tuple[int, ...]]:
     return {name: tuple(info.shape) for info in graph.tensors.values() for name in info.aliases}
 
 
-def _plain(values: Sequence[Any]) -> Any:
-    """Return a list of integers, or of such lists, as tuples of Python's own ints."""
+def _plain(values: Sequence[Any], seen: dict[int, tuple[Any, Any]]) -> Any:
+    """Return a list of integers, or of such lists, as tuples of Python's own ints; the same tuple for the same list.
+
+    What was `seen` is held beside its tuple, so that no other object can take its id.
+    """
     if values is None or len(values) == 0:
         return ()
-    if isinstance(values[0], int):
-        return tuple(map(int, values))
-    return tuple(_plain(value) if hasattr(value, "__len__") else int(value) for value in values)
+    if id(values) not in seen:
+        if isinstance(values[0], int):
+            plain = tuple(map(int, values))
+        else:
+            plain = tuple(_plain(value, seen) if hasattr(value, "__len__") else int(value) for value in values)
+        seen[id(values)] = values, plain
+    return seen[id(values)][1]
 
 
 def _missing(kept: Indices, size: int) -> Indices:

@@ -14,6 +14,7 @@ from secateur.graph.groups import Attention, Axis, CallShape, Scale
 from secateur.planning.plans import Kept, Plan
 
 Indices = tuple[int, ...]
+_Listed = tuple[Indices, int]  # with the largest: many tensors share a list, and it is looked for once
 
 VERSION = 1
 _FIELDS = (
@@ -30,9 +31,10 @@ _FIELDS = (
     "recipe",
 )
 # A dotted path of ordinary attribute names: nothing with two leading underscores, which Python keeps for itself.
-_PATH = re.compile(r"(?!__)\w+(\.(?!__)\w+)*(\[\d+\])*")
+_PATH = re.compile(r"(?!__)\w+(\.(?!__)\w+)*(\[\d{1,9}\])*")
 _DEEPEST = 8  # levels of a recipe
 _LARGEST = 1 << 40
+_MOST_ROWS = 1 << 18  # inputs of a grouped convolution that stay: shared lists are short, what they stand for is not
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -87,7 +89,7 @@ def plan_from_json(text: str) -> Plan:
         name: _integers(shape, f"fingerprint[{name!r}]")
         for name, shape in _mapping(document["fingerprint"], "fingerprint").items()
     }
-    lists = [_indices(one, f"lists[{number}]") for number, one in enumerate(_sequence(document["lists"], "lists"))]
+    lists = [_list(one, f"lists[{number}]") for number, one in enumerate(_sequence(document["lists"], "lists"))]
     return Plan(
         keep=_keep(document["keep"], lists, fingerprint),
         fingerprint=fingerprint,
@@ -130,7 +132,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _keep(value: Any, lists: Sequence[Indices], fingerprint: Mapping[str, Indices]) -> dict[str, dict[Axis, Kept]]:
+def _keep(value: Any, lists: Sequence[_Listed], fingerprint: Mapping[str, Indices]) -> dict[str, dict[Axis, Kept]]:
     keep: dict[str, dict[Axis, Kept]] = {}
     for name, axes in _mapping(value, "keep").items():
         if name not in fingerprint:
@@ -155,35 +157,35 @@ def _axis(word: str, shape: Indices, place: str) -> int:
     return axis
 
 
-def _grouped(value: Any, lists: Sequence[Indices], shape: Indices, place: str) -> tuple[Indices, ...]:
+def _grouped(value: Any, lists: Sequence[_Listed], shape: Indices, place: str) -> tuple[Indices, ...]:
     if len(shape) < 2:
         raise _wrong(place, f"is no axis of a tensor of shape {tuple(shape)}")
-    numbers = _sequence(value, place)
-    rows = tuple(_inside(_listed(number, lists, place), shape[1], place) for number in numbers)
-    if not 0 < len(rows) <= shape[0] or len({len(row) for row in rows}) > 1:
+    rows = tuple(_inside(_listed(number, lists, place), shape[1], place) for number in _sequence(value, place))
+    if not 0 < len(rows) <= shape[0] or len({len(row) for row in rows}) > 1 or len(rows) * len(rows[0]) > _MOST_ROWS:
         raise _wrong(place, "must have rows for each group that stays, the same number for each")
     return rows
 
 
-def _listed(number: Any, lists: Sequence[Indices], place: str) -> Indices:
+def _listed(number: Any, lists: Sequence[_Listed], place: str) -> _Listed:
     if not _is_int(number) or not 0 <= number < len(lists):
         raise _wrong(place, f"refers to list {_shown(number)}, and there are {len(lists)}")
     return lists[number]
 
 
-def _inside(indices: Indices, size: int, place: str) -> Indices:
-    if max(indices) >= size:
-        raise _wrong(place, f"keeps index {max(indices)} of an axis of {size}")
+def _inside(listed: _Listed, size: int, place: str) -> Indices:
+    indices, largest = listed
+    if largest >= size:
+        raise _wrong(place, f"keeps index {largest} of an axis of {size}")
     return indices
 
 
-def _indices(value: Any, place: str) -> Indices:
+def _list(value: Any, place: str) -> _Listed:
     indices = _integers(value, place)
     if not indices:
         raise _wrong(place, "keeps nothing, and no layer may be emptied")
     if len(set(indices)) < len(indices):
         raise _wrong(place, "names an index twice")
-    return indices
+    return indices, max(indices)
 
 
 def _integers(value: Any, place: str) -> Indices:
@@ -204,7 +206,7 @@ def _attributes(value: Any) -> dict[str, int]:
     return found
 
 
-def _scales(value: Any, lists: Sequence[Indices], fingerprint: Mapping[str, Indices]) -> dict[str, tuple[Scale, ...]]:
+def _scales(value: Any, lists: Sequence[_Listed], fingerprint: Mapping[str, Indices]) -> dict[str, tuple[Scale, ...]]:
     scales = {}
     for name, entries in _mapping(value, "scales").items():
         place = f"scales[{name!r}]"
@@ -214,7 +216,7 @@ def _scales(value: Any, lists: Sequence[Indices], fingerprint: Mapping[str, Indi
     return scales
 
 
-def _scale(value: Any, lists: Sequence[Indices], shape: Indices, place: str) -> Scale:
+def _scale(value: Any, lists: Sequence[_Listed], shape: Indices, place: str) -> Scale:
     entry = _sequence(value, place)
     if len(entry) != 2:
         raise _wrong(place, f"holds {_shown(entry)}, and a factor with a list of rows (or null) is wanted")
@@ -259,7 +261,7 @@ def _json(value: Any, place: str, depth: int) -> Any:
     if depth == 0:
         raise _wrong(place, "is nested too deep")
     if isinstance(value, Mapping):
-        return {key: _json(one, f"{place}[{key!r}]", depth - 1) for key, one in value.items()}
+        return {key: _json(one, f"{place}[{_shown(key)}]", depth - 1) for key, one in value.items()}
     if isinstance(value, list):
         return [_json(one, place, depth - 1) for one in value]
     if isinstance(value, float) and not math.isfinite(value):

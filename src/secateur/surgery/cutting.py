@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
     small = model if inplace else copied(model)
     for name, info in tensor_infos(small).items():
         if name in plan.keep or name in plan.scales:
-            _put(small, info.aliases, _shrunken(named_tensor(small, name), plan, name))
+            put(small, info.aliases, _shrunken(named_tensor(small, name), plan, name))
     rewrite_integers(small, plan.attributes)
     for path in {"", *(prefix for name in plan.keep for prefix in _prefixes(name))}:
         describe(small.get_submodule(path))
@@ -99,7 +100,8 @@ def named_tensor(model: nn.Module, name: str) -> torch.Tensor:
     return tensor
 
 
-def _put(model: nn.Module, names: Sequence[str], tensor: torch.Tensor) -> None:
+def put(model: nn.Module, names: Sequence[str], tensor: torch.Tensor) -> None:
+    """Give a model another parameter or buffer, under each of its names."""
     for name in names:
         path, _, key = name.rpartition(".")
         module = model.get_submodule(path)
@@ -119,6 +121,8 @@ def pruned_values(tensor: torch.Tensor, plan: Plan, name: str) -> torch.Tensor:
     """Return what a plan leaves of a tensor: the kept indices, times its scales."""
     axes = plan.keep.get(name, {})
     values = kept_values(tensor, axes)
+    if tensor.is_meta:  # there is nothing to multiply
+        return values
     for factors in _factors(tensor, plan, name):
         kept = factors[list(axes[0])] if 0 in axes else factors
         values = values * kept.reshape(-1, *(1,) * (values.ndim - 1))
@@ -161,12 +165,29 @@ def kept_values(tensor: torch.Tensor, axes: Mapping[Any, Any]) -> torch.Tensor:
 
 
 def rewrite_integers(model: nn.Module, attributes: Mapping[str, int]) -> None:
-    """Give integers in attributes ("path.key", "path.key[0]") new values."""
+    """Give integers in attributes ("path.key", "path.key[0]") new values.
+
+    Raises:
+        CutError: the model has no such integer; names it.
+    """
     for name, value in attributes.items():
-        path, _, last = name.rpartition(".")
-        key, _, index = last.partition("[")
-        own = vars(model.get_submodule(path))
-        own[key] = rewritten(own[key], int(index.rstrip("]")) if index else None, value)
+        own, key, place = _integer(model, name)
+        own[key] = rewritten(own[key], place, value)
+
+
+def _integer(model: nn.Module, name: str) -> tuple[dict[str, Any], str, int | None]:
+    """Find an integer of a model: among whose attributes, under which key, at which place of a list there."""
+    path, _, last = name.rpartition(".")
+    key, _, index = last.partition("[")
+    with suppress(AttributeError, LookupError, ValueError):
+        own, place = vars(model.get_submodule(path)), int(index.rstrip("]")) if index else None
+        items = [own[key]] if place is None else own[key]
+        if type(items) in (list, tuple) and type(items[place or 0]) is int:
+            return own, key, place
+    raise CutError(
+        f"{type(model).__name__} has no integer {name}, which the plan rewrites. "
+        "Pass the model that the plan was made for, or make a new plan."
+    )
 
 
 def describe(module: nn.Module) -> None:
@@ -197,6 +218,9 @@ SIZES: dict[type[nn.Module], Any] = {
     nn.modules.batchnorm._NormBase: _channel_norm,
     nn.LayerNorm: lambda module: {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)},
     nn.GroupNorm: lambda module: {} if module.weight is None else {"num_channels": len(module.weight)},
+    nn.Bilinear: lambda module: dict(
+        zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
+    ),
     nn.PReLU: lambda module: {"num_parameters": len(module.weight)},
     nn.MultiheadAttention: lambda module: {"head_dim": module.embed_dim // module.num_heads},
 }

@@ -119,7 +119,7 @@ class _Silence:
 def silenced(model: nn.Module, plan: Plan) -> Iterator[Silencer]:
     """Run the body with a model whose cut channels nothing sees; its weights stay as they are."""
     run = Silencer(plan)
-    manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, model.training)
+    manager: AbstractContextManager[None] = staged(model, run.stand_in, run, None, training=None)
     with manager, running(run):
         yield run
 

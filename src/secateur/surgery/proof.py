@@ -217,7 +217,8 @@ class _Trial:
     @property
     def alive(self) -> bool:
         """Tell whether every output depends on the input; a constant one would hide any error."""
-        return all(spread > _least(tensor) for tensor, spread in zip(self.reference, self.spreads, strict=True))
+        varies = [spread > _least(tensor) for tensor, spread in zip(self.reference, self.spreads, strict=True)]
+        return bool(varies) and all(varies)
 
     def rounding(self, plan: Plan | None, reference: Sequence[torch.Tensor] | None = None) -> float:
         """Return the error that is no more than this network's own rounding.
@@ -279,7 +280,8 @@ def _outputs(model: nn.Module, calls: Iterable[Call]) -> list[torch.Tensor]:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what the model's own code would draw from
     results = [tensor for call in calls for tensor in tensors_in(model(*call.args, **call.kwargs))]
-    return [tensor for tensor in results if tensor.is_floating_point()]
+    numbers = [torch.view_as_real(one) if one.is_complex() else one for one in results]
+    return [one for one in numbers if one.is_floating_point()] or [one.double() for one in numbers]
 
 
 def _masked_outputs(full: nn.Module, plan: Plan | None, calls: Sequence[Call]) -> list[torch.Tensor]:
