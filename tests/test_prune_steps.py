@@ -311,3 +311,20 @@ def test_plans_made_one_by_one_are_composed_by_hand(model):
         secateur.plan(full, model, ratio=0.5, after=(full, first))
     with pytest.raises(secateur.PlanError, match="was made for another full-size model"):
         secateur.plan(here, half_way, ratio=0.5, after=(here, first))
+
+
+def test_the_optimizer_goes_along_from_step_to_step(model):
+    torch.manual_seed(1)
+    before, last = model, None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for small, plan in secateur.prune_steps(model, PICTURE, ratio=0.5, steps=2, min_channels=1):
+        step = plan if last is None else plan.since(last)
+        optimizer = secateur.transfer(optimizer, step, before, small)
+        for _ in range(2):
+            optimizer.zero_grad()
+            small(PICTURE).square().mean().backward()
+            optimizer.step()
+        before, last = small, plan
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    assert [moment.shape for moment in moments] == [parameter.shape for parameter in small.parameters()]
+    assert {int(state["step"]) for state in optimizer.state.values()} == {4}

@@ -89,7 +89,8 @@ def prune_steps(
 
     Yields:
         The pruned model, a new one at each step, and the plan that makes it of the full-size one; `plan.proof` has the
-        figures of the step. The model's parameters are new at each step, too, so an optimizer has to be made anew.
+        figures of the step. The model's parameters are new at each step, too: make the optimizer anew, or take it along
+        with `transfer(optimizer, plan.since(last_plan), last_small, small)`.
 
     Raises:
         TraceError: the model does not run on the example.

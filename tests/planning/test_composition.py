@@ -96,3 +96,35 @@ def test_plans_that_do_not_follow_each_other_are_refused():
     fewer = Plan(keep={}, fingerprint={"fc.weight": (4, 5)})
     with pytest.raises(PlanError, match=r"of conv\.weight .* leaves \(8, 6, 1, 1\), and .* expects no such tensor"):
         fewer.after(first)
+
+
+@given(st.data())
+def test_since_undoes_after(data):
+    model = Layers()
+    first = data.draw(plans_for(model))
+    small = cut(model, first)
+    second = data.draw(plans_for(small))
+    composed = second.after(first)
+    rest = composed.since(first)
+    for one, other in zip(
+        cut(small, rest).state_dict().values(), cut(small, second).state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert cut(small, rest).sizes == cut(small, second).sizes
+    assert rest.after(first).scales == composed.scales
+    for name in composed.fingerprint:
+        for axis, size in enumerate(composed.shape_after(name)):
+            places = [composed.original(name, axis, index) for index in range(size)]
+            if axis in composed.keep.get(name, {}):
+                assert places == list(composed.keep[name][axis])
+            elif "grouped" not in composed.keep.get(name, {}):
+                assert places == list(range(size))
+
+
+def test_since_refuses_plans_that_do_not_build_on_each_other():
+    model = Layers()
+    first, other = plan_of(model, {"fc.weight": {0: range(4)}}), plan_of(model, {"fc.weight": {0: range(2, 6)}})
+    with pytest.raises(PlanError, match="keeps something that the earlier one removes"):
+        other.since(first)
+    with pytest.raises(PlanError, match=r"shape \(4, .*no index 4 along axis 0"):
+        first.original("fc.weight", 0, 4)

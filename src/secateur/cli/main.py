@@ -20,7 +20,9 @@ COMMANDS = {
     "analyze": "Parameters and MACs by branch, what is coupled with what, and what is protected, and why.",
     "explain": "With what a layer is coupled and through which code, or why it stays whole.",
     "prune": "Cut a model to a budget, prove the result, and save it with its plan.",
+    "graft": "Put a pruned part back into the network that holds it, with its weights.",
     "verify": "Prove again that a saved model is what its plan promises.",
+    "inspect": "What a saved file says of itself; no weights are read.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",
 }
 FINE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -101,7 +101,7 @@ def command(  # noqa: PLR0913
     The budget is one of --ratio, --config, or --macs and/or --params.
     """
     budget = _budget(options)
-    _check_suffix(output)
+    check_suffix(output)
     check_writable(output)
     if figure is not None:
         check_figure(figure)
@@ -126,7 +126,8 @@ def command(  # noqa: PLR0913
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
 
 
-def _check_suffix(output: str) -> None:
+def check_suffix(output: str) -> None:
+    """Refuse a name that would promise a file of another kind."""
     if Path(output).suffix in (".pt", ".pth", ".bin", ".onnx", ".xml"):
         raise click.UsageError(f"{output} would be no file of that kind: a pruned model is saved as .safetensors.")
 

@@ -32,6 +32,63 @@ def plan_after(later: Plan, earlier: Plan) -> Plan:
     )
 
 
+def plan_since(later: Plan, earlier: Plan) -> Plan:
+    """Return the plan that is left to do when `earlier` was done; see `Plan.since`."""
+    names = [name for name in later.keep if later.keep[name] != earlier.keep.get(name)]
+    changed = {path: value for path, value in later.attributes.items() if earlier.attributes.get(path) != value}
+    try:
+        if later.fingerprint != earlier.fingerprint or not set(earlier.keep) <= set(later.keep):
+            raise LookupError
+        return Plan(
+            keep={name: _kept_since(earlier, name, later.keep[name]) for name in names},
+            fingerprint={name: earlier.shape_after(name) for name in earlier.fingerprint},
+            attributes=changed,
+            scales={name: scales for name in later.scales if (scales := _scales_since(earlier, later, name))},
+            attention=later.attention,
+            free_outputs=later.free_outputs,
+            calls=later.calls,
+            statistics=later.statistics,
+            recipe=later.recipe,
+        )
+    except LookupError:
+        raise PlanError(
+            "The later plan keeps something that the earlier one removes, or is of another model. Both must be plans "
+            "of the full-size model, and the later one must cut what the earlier one left."
+        ) from None
+
+
+def _kept_since(earlier: Plan, name: str, axes: Axes) -> dict[Axis, Kept]:
+    first, shape = earlier.keep.get(name, {}), earlier.shape_after(name)
+    if not first.keys() <= axes.keys():
+        raise LookupError(name)
+    result: dict[Axis, Kept] = {axis: kept for axis, kept in axes.items() if axis not in first}
+    for axis in first.keys() - {"grouped"}:
+        result[axis] = _positions(first[axis], axes[axis])  # type: ignore[arg-type]
+    if "grouped" in first:
+        rows: Any = axes["grouped"]
+        groups = remaining_groups(result.get(0, range(shape[0])), shape[0] // len(first["grouped"]), len(rows))  # type: ignore[arg-type]
+        result["grouped"] = tuple(
+            _positions(first["grouped"][group], own) for group, own in zip(groups, rows, strict=True)
+        )
+    return result
+
+
+def _positions(first: Indices, second: Indices) -> tuple[int, ...]:
+    places = {index: place for place, index in enumerate(first)}
+    return tuple(places[index] for index in second)
+
+
+def _scales_since(earlier: Plan, later: Plan, name: str) -> tuple[Scale, ...]:
+    """Return the factors that came after those of the earlier plan, their rows as that plan leaves them."""
+    done, rows = earlier.scales.get(name, ()), earlier.keep.get(name, {}).get(0)
+    if tuple(later.scales[name][: len(done)]) != tuple(done):
+        raise LookupError(name)
+    return tuple(
+        one if one.rows is None or rows is None else Scale(one.factor, _positions(rows, one.rows))  # type: ignore[arg-type]
+        for one in later.scales[name][len(done) :]
+    )
+
+
 def remaining_groups(outputs: Indices, each: int, remaining: int) -> np.ndarray:
     """Return the numbers of a grouped convolution's groups that are left, in order.
 

@@ -169,6 +169,42 @@ class Plan:
 
         return plan_after(self, earlier)
 
+    def since(self, earlier: Plan) -> Plan:
+        """Return what this plan does beyond `earlier`, for the model that `earlier` leaves: `after` undone.
+
+        Both are plans of the full-size model, as `secateur.prune_steps` hands them out.
+
+        Raises:
+            PlanError: this plan keeps something that the earlier one removes.
+
+        Example:
+            >>> first = Plan(keep={"fc.weight": {0: (0, 2, 3)}}, fingerprint={"fc.weight": (4, 5)})
+            >>> both = Plan(keep={"fc.weight": {0: (3, 2)}}, fingerprint={"fc.weight": (4, 5)})
+            >>> both.since(first).keep
+            {'fc.weight': {0: (2, 1)}}
+        """
+        from secateur.planning.composition import plan_since
+
+        return plan_since(self, earlier)
+
+    def original(self, tensor: str, axis: int, index: int) -> int:
+        """Return which index of the full-size model an index of the pruned one was.
+
+        Raises:
+            PlanError: there is no such tensor, axis or index.
+
+        Example:
+            >>> Plan(keep={"fc.weight": {0: (0, 2, 3)}}, fingerprint={"fc.weight": (4, 5)}).original("fc.weight", 0, 1)
+            2
+        """
+        shape = self.shape_after(tensor)
+        if not (0 <= axis < len(shape) and 0 <= index < shape[axis]):
+            raise PlanError(
+                f"The pruned {tensor} has shape {shape}, and so no index {index} along axis {axis}. Give one within it."
+            )
+        kept: Any = self.keep.get(tensor, {}).get(axis)
+        return index if kept is None else int(kept[index])
+
     def with_proof(self, proof: Any) -> Plan:
         """Return the plan with the figures of its proof; they are no part of its equality or JSON."""
         return replace(self, proof=proof)

@@ -1,0 +1,52 @@
+"""`graft` puts a saved part into its host and saves the whole; `inspect` says what a file holds."""
+
+from __future__ import annotations
+
+import torch
+
+import secateur as library
+
+
+def test_a_pruned_backbone_goes_into_modnet(secateur):
+    small = ["--input", "1x3x64x64"]
+    assert secateur("prune", "mobilenetv2", "-o", "backbone.safetensors", "--ratio", ".5", *small).code == 0
+    result = secateur(
+        "graft", "modnet", "backbone.safetensors", "--at", "backbone.model", "-o", "host.safetensors", *small
+    )
+    assert result.code == 0
+    assert "Proof: values identical; structure sound" in result.out
+    assert secateur.files() == {"backbone.safetensors", "host.safetensors"}
+    backbone, host = library.load("backbone.safetensors"), library.load("host.safetensors")
+    for name, tensor in host.backbone.model.state_dict().items():
+        assert torch.equal(tensor, backbone.state_dict()[name])
+    assert secateur("verify", "host.safetensors").code == 0
+
+
+def test_the_figures_are_there_for_machines(secateur):
+    small = ["--input", "1x3x64x64"]
+    assert secateur("prune", "mobilenetv2", "-o", "backbone.safetensors", "--ratio", ".5", *small).code == 0
+    words = ["graft", "modnet", "backbone.safetensors", "--at", "backbone.model", "-o", "host.safetensors", *small]
+    found = secateur(*words, "--json").json
+    assert found["proof"]["structure"]
+    assert found["params"]["after"] < 0.5 * found["params"]["before"]
+    file = secateur("inspect", "host.safetensors", "--json").json
+    assert file["plans"][0]["recipe"]["graft"] == {"at": "backbone.model", "conflict": "error"}
+    assert file["provenance"]["donor"] == "backbone.safetensors"
+    assert file["proof"]["mask_error"] == found["proof"]["mask_error"]
+
+
+def test_a_part_that_is_not_there_is_answered_with_the_nearest(secateur):
+    assert secateur("prune", "lenet", "-o", "lenet.safetensors", "--ratio", ".5").code == 0
+    result = secateur("graft", "modnet", "lenet.safetensors", "--at", "backbne", "-o", "host.safetensors")
+    assert result.code == 1
+    assert "Did you mean backbone" in result.err
+    assert secateur.files() == {"lenet.safetensors"}
+
+
+def test_a_file_says_what_it_holds(secateur):
+    assert secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "--seed", "3").code == 0
+    result = secateur("inspect", "small.safetensors")
+    assert result.code == 0
+    for word in ("lenet()", "1x1x28x28", "criterion", "ratio 0.5", "seed", "mask_error", "torch 2"):
+        assert word in result.out
+    assert secateur("inspect", "nowhere.safetensors").code == 1
