@@ -63,9 +63,7 @@ def test_an_edited_class_takes_the_weights_by_name_and_shape(saved, caplog):
 
 
 def test_a_class_of_another_width_is_told_both_differences(saved):
-    with pytest.raises(
-        ArtifactError, match=r"levels has shape \(20,\).*Nor is it as small already: .*one\.weight is"
-    ):
+    with pytest.raises(ArtifactError, match=r"levels has shape \(20,\).*Nor is it as small already: .*one\.weight is"):
         secateur.load(saved[0], into=Net(20))
 
 

@@ -50,3 +50,16 @@ def test_a_file_says_what_it_holds(secateur):
     for word in ("lenet()", "1x1x28x28", "criterion", "ratio 0.5", "seed", "mask_error", "torch 2"):
         assert word in result.out
     assert secateur("inspect", "nowhere.safetensors").code == 1
+
+
+def test_the_two_ways_of_keeping_a_pruned_model_are_converted(secateur):
+    assert secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5").code == 0
+    assert secateur("convert", "small.safetensors", "plan.json").out == "plan.json: the plan alone, as JSON.\n"
+    assert secateur("convert", "small.safetensors", "small.pth").code == 0
+    words = ["convert", "small.pth", "again.safetensors", "--model", "lenet", "--plan", "plan.json"]
+    assert secateur(*words, "--json").json["written"] == "weights and plan, as secateur's own file"
+    small, again = library.load("small.safetensors"), library.load("again.safetensors")
+    assert all(torch.equal(one, other) for one, other in zip(small.parameters(), again.parameters(), strict=True))
+    refused = secateur("convert", "small.pth", "out.safetensors")
+    assert refused.code == 1
+    assert "Pass the full-size model" in refused.err

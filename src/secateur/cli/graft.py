@@ -18,7 +18,9 @@ from secateur.cli.subject import find_subject, full_size_model
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import compare_layers
 from secateur.planning.rebasing import Conflict
+from secateur.reporting.figures import check_figure
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
+from secateur.reporting.wiring import draw_graft
 from secateur.surgery.grafting import graft
 
 
@@ -34,18 +36,20 @@ from secateur.surgery.grafting import graft
     show_default=True,
     help="Where HOST couples the part more tightly: fail, let channels come back, or let more go.",
 )
+@click.option("--figure", metavar="FILE", help="Draw what was rewired: FILE.svg or FILE.png.")
 @click.option("--donor-model", metavar="PKG:FN", help="The donor's full-size model, if it is not of the zoo.")
 @input_option
 @weights_option
 @seed_option
 @json_option
 @quiet_option
-def command(
+def command(  # noqa: PLR0913
     host: str,
     donor: str,
     at: str,
     output: str,
     conflict: Conflict,
+    figure: str | None,
     donor_model: str | None,
     as_json: bool,
     quiet: bool,
@@ -57,6 +61,9 @@ def command(
     """
     check_suffix(output)
     check_writable(output)
+    if figure is not None:
+        check_figure(figure)
+        check_writable(figure)
     progress = Progress(quiet)
     with progress.step(f"reading {donor}"):
         contents = read(donor)
@@ -69,6 +76,9 @@ def command(
     with progress.step("counting"):
         before, after = trace(subject.model, subject.example), trace(grafted, subject.example)
         change = compare_layers(subject.model, grafted, before, after)
+    if figure is not None:
+        with progress.step(f"drawing {figure}"):
+            draw_graft(before, whole, at, figure)
     with progress.step(f"writing {output}"):
         provenance = {"model": subject.name, "weights": subject.weights, "donor": donor}
         save(output, grafted, whole, subject.earlier, provenance=provenance)

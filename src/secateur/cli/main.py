@@ -22,6 +22,7 @@ COMMANDS = {
     "prune": "Cut a model to a budget, prove the result, and save it with its plan.",
     "graft": "Put a pruned part back into the network that holds it, with its weights.",
     "verify": "Prove again that a saved model is what its plan promises.",
+    "convert": "Between secateur's file, checkpoints, plans alone, and whole models in pickles.",
     "inspect": "What a saved file says of itself; no weights are read.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",
 }

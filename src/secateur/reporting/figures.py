@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
-_BEFORE, _AFTER, _INK, _FAINT = "#CFD5DB", "#0072B2", "#24292F", "#6B7580"  # told apart by lightness alone, too
+BEFORE, AFTER, INK, FAINT = "#CFD5DB", "#0072B2", "#24292F", "#6B7580"  # told apart by lightness alone, too
 _LEGIBLE = 26  # bars side by side; with more of them, numbers would run into each other
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so the picture is the same everywhere
     "font.size": 8,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _FAINT,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": FAINT,
     "svg.hashsalt": "secateur",
 }
 
@@ -52,7 +52,7 @@ def check_figure(path: str | Path) -> None:
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ArtifactError(f"{path} is no name for a picture: it must end in .svg or .png. Give it one of these.")
-    _import_matplotlib()
+    import_matplotlib()
 
 
 def draw_widths(change: ModelChange, title: str, path: str | Path, backbone: str = "") -> None:
@@ -65,8 +65,8 @@ def draw_widths(change: ModelChange, title: str, path: str | Path, backbone: str
         RuntimeMissingError: matplotlib is not installed.
     """
     check_figure(path)
-    matplotlib = _import_matplotlib()
-    with matplotlib.rc_context(_STYLE):
+    matplotlib = import_matplotlib()
+    with matplotlib.rc_context(STYLE):
         figure = _draw(split_panels(change.layers, backbone), _title(change, title))
         data = BytesIO()
         kind = Path(path).suffix.lower().lstrip(".")
@@ -103,7 +103,7 @@ def _draw(panels: Sequence[Panel], title: tuple[str, str]) -> Figure:
     for axes, panel in zip(rows, panels, strict=True):
         _draw_panel(axes, panel, widest)
     figure.text(0.012, 1 - 0.10 / size[1], title[0], fontsize=11, fontweight="bold", va="top")
-    figure.text(0.012, 1 - 0.34 / size[1], title[1], fontsize=9, color=_FAINT, va="top")
+    figure.text(0.012, 1 - 0.34 / size[1], title[1], fontsize=9, color=FAINT, va="top")
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="upper right", ncols=2, frameon=False, bbox_to_anchor=(0.995, 1 - 0.04 / size[1])
@@ -119,22 +119,22 @@ def _draw_panel(axes: Axes, panel: Panel, widest: int) -> None:
     scales = [min(1.0, top / old) for old in before]
     heights = [scale * old for scale, old in zip(scales, before, strict=True)]
     filled = [scale * new for scale, new in zip(scales, after, strict=True)]
-    axes.bar(places, heights, width=0.78, color=_BEFORE, label="before")
-    axes.bar(places, filled, width=0.78, color=_AFTER, label="after")
+    axes.bar(places, heights, width=0.78, color=BEFORE, label="before")
+    axes.bar(places, filled, width=0.78, color=AFTER, label="after")
     for place, scale in zip(places, scales, strict=True):
         if scale < 1:
             axes.plot([place - 0.45, place + 0.45], [0.10 * top, 0.17 * top], color="white", linewidth=3)
     for place, old, new, high, low in zip(places, before, after, heights, filled, strict=True):
         if widest <= _LEGIBLE or high < old:
-            _number(axes, place, high if new == old else max(high, low + 0.085 * top), old, top, _FAINT)
+            _number(axes, place, high if new == old else max(high, low + 0.085 * top), old, top, FAINT)
             if new != old:
-                _number(axes, place, low, new, top, _AFTER)
+                _number(axes, place, low, new, top, AFTER)
     axes.set_xticks(list(places)[:: -(-widest // _LEGIBLE)])
     axes.set_xlim(panel.first - 0.6, panel.first + widest - 0.4)
     axes.set_ylim(0, top * 1.17)
     broken = "  (broken bars are not to scale)" if min(scales) < 1 else ""
-    axes.set_title(panel.title + broken, loc="left", fontsize=8.5, color=_INK, pad=3)
-    axes.set_ylabel("output channels", color=_FAINT)
+    axes.set_title(panel.title + broken, loc="left", fontsize=8.5, color=INK, pad=3)
+    axes.set_ylabel("output channels", color=FAINT)
     axes.tick_params(length=0, pad=2)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.yaxis.grid(True, color="#E8EBEE", linewidth=0.7)
@@ -160,7 +160,12 @@ def _title(change: ModelChange, title: str) -> tuple[str, str]:
     return title, totals
 
 
-def _import_matplotlib() -> Any:
+def import_matplotlib() -> Any:
+    """Return matplotlib.
+
+    Raises:
+        RuntimeMissingError: it is not installed.
+    """
     try:
         import matplotlib
     except ImportError:

@@ -1,0 +1,41 @@
+"""Every block of code in the guides runs as it stands, the Python ones one after the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from secateur.cli.main import run
+
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDES = ("grafting.md",)
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_runs(
+    guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for text in blocks(guide, "python"):
+        exec(compile(text, guide, "exec"), names)
+    assert "equals the masked original" in capsys.readouterr().out
+    assert (tmp_path / "rewired.png").stat().st_size > 10_000
+    for line in [line for text in blocks(guide, "sh") for line in text.splitlines()]:
+        program, *arguments = shlex.split(line)
+        assert program == "secateur"
+        assert run(arguments) == 0, line
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_what_a_guide_shows_is_there(guide: str) -> None:
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (DOCS / guide).read_text(encoding="utf-8")):
+        assert (DOCS / picture).is_file()
