@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -122,7 +123,7 @@ def test_a_trained_model_is_saved_as_it_is(tmp_path):
 def test_another_full_size_model_is_refused_with_the_first_difference(tmp_path):
     small, plan = secateur.prune(Tied(), torch.zeros(2, 3, 8, 8), ratio=0.5)
     secateur.save(tmp_path / "small.safetensors", small, plan)
-    with pytest.raises(ArtifactError, match=r"first\.bias has shape"):
+    with pytest.raises(ArtifactError, match=r"first\.weight has shape"):
         secateur.load(tmp_path / "small.safetensors", into=Tied(width=32))
 
 
@@ -166,3 +167,59 @@ def test_a_header_of_any_length_is_read():
         lengths.add(data[0])
         assert decode(data, "file")[0]["weight"].tolist() == [1.0, 1.0]
     assert 0x80 in lengths
+
+
+def test_the_plan_adds_little_to_the_weights(tmp_path):
+    torch.manual_seed(0)
+    small, plan = secateur.prune(MODNet().eval(), torch.zeros(1, 3, 64, 64), ratio=0.5)
+    secateur.save(tmp_path / "small.safetensors", small, plan)
+    distinct = {id(tensor): (name, tensor) for name, tensor in reversed(small.state_dict(keep_vars=True).items())}
+    plain = len(safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in distinct.values()}))
+    assert (tmp_path / "small.safetensors").stat().st_size < plain + 64_000
+    assert read(tmp_path / "small.safetensors").plan == plan
+
+
+class SharedParts(nn.Module):
+    """One block under two names, and one weight of another that is tied alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        self.again, self.more = self.block, nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 8, 1)
+        self.last.weight = self.more.weight
+
+    def forward(self, x):
+        return self.last(self.more(self.again(x)))
+
+
+def test_names_of_one_tensor_are_stored_as_pairs_of_prefixes(tmp_path):
+    model, picture = SharedParts().eval(), torch.rand(1, 3, 8, 8)
+    small, plan = secateur.prune(model, picture, ratio=0.5, min_channels=1)
+    secateur.save(tmp_path / "small.safetensors", small, plan)
+    _, document = decode((tmp_path / "small.safetensors").read_bytes(), "file")
+    assert document["aliases"] == [["again.", "block."], ["last.weight", "more.weight"]]
+    assert not any(name.startswith(("again.", "last.weight")) for name in document["plans"][0]["keep"])
+    again = secateur.load(tmp_path / "small.safetensors", into=SharedParts()).eval()
+    assert same(small, again)
+    assert again.last.weight is again.more.weight
+    assert again.again is again.block
+    assert read(tmp_path / "small.safetensors").plan == plan
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"),
+    [
+        ([["x.", "nothing."]], "no stored tensor is called"),
+        ([["x"]], "lacks what a file"),
+        ({"x": "y"}, "lacks what a file"),
+        ([[f"{n}.", "conv1."] for n in range(2_000)], "far more names than tensors"),
+    ],
+)
+def test_pairs_that_make_no_sense_are_refused(tmp_path, aliases, message):
+    small, plan = secateur.prune(LeNet(), torch.zeros(1, 1, 28, 28), ratio=0.5)
+    secateur.save(tmp_path / "small.safetensors", small, plan)
+    tensors, document = decode((tmp_path / "small.safetensors").read_bytes(), "file")
+    (tmp_path / "bad.safetensors").write_bytes(encode(tensors, {**document, "aliases": aliases}))
+    with pytest.raises(ArtifactError, match=message):
+        read(tmp_path / "bad.safetensors")

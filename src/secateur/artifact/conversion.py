@@ -106,19 +106,19 @@ def _model(
 
 def _cut_and_filled(source: str | Path, model: nn.Module, plan: Plan) -> nn.Module:
     """Return a model cut by a plan, with the weights of a checkpoint from before or after the cut."""
-    full = copied(model)
     try:
-        small = cut(model, plan)
-        load_checkpoint(full, source)
-        return cut(full, plan)
+        small, full = cut(model, plan), copied(model)
     except CutError as error:
         raise ArtifactError(f"The plan is not for this {type(model).__name__}: {error}") from error
+    try:
+        load_checkpoint(full, source)
     except ArtifactError as error:
         try:
             load_checkpoint(small, source)
         except ArtifactError as other:
             raise ArtifactError(f"{error} Nor does it fit as one that is small already: {other}") from error
         return small
+    return cut(full, plan, inplace=True)
 
 
 def _pickled(value: object) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from secateur.artifact.format import read_header
 from secateur.artifact.identity import describe
-from secateur.artifact.reading import plans_of
+from secateur.artifact.reading import names_and_plans
 from secateur.errors import ArtifactError
 from secateur.planning.plans import Plan
 
@@ -62,14 +62,15 @@ def inspect(path: str | Path) -> Inspection:
         >>> inspect("small.safetensors").plan.recipe  # doctest: +SKIP
     """
     document, tensors, size = read_header(path)
+    aliases, plans = names_and_plans(document, {name: shape for name, (_, shape) in tensors.items()}, path)
     try:
         return Inspection(
             path=str(path),
             bytes=size,
             identity=dict(document["identity"]),
-            plans=plans_of(document, path),
+            plans=plans,
             tensors=tensors,
-            aliases=dict(document["aliases"]),
+            aliases=aliases,
             preprocessing=document["preprocessing"],
             provenance=dict(document["provenance"]),
             proof=document["proof"],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 
 from secateur.artifact.format import decode, digest, opened
 from secateur.artifact.identity import build_full_size, describe, sketch_full_size
+from secateur.artifact.packing import aliases_of, unpacked, with_aliases
 from secateur.artifact.pickles import is_pickle, read_pickled_model
 from secateur.errors import ArtifactError, CutError, PlanError
 from secateur.graph.staging import tensor_infos
@@ -51,18 +51,14 @@ def read(path: str | Path) -> Contents:
         ArtifactError: it is missing, damaged, or no file of ours; pickles are refused, never executed.
     """
     tensors, document = decode(opened(path)[0], str(path))
+    aliases, plans = names_and_plans(document, {name: tuple(one.shape) for name, one in tensors.items()}, path)
     try:
-        plans = plans_of(document, path)
-        consistent = digest(document["plans"][0]["fingerprint"]) == document["fingerprint"]
-        tensors |= {str(name): tensors[first] for name, first in document["aliases"].items()}
+        tensors |= {alias: tensors[first] for alias, first in aliases.items()}
         preprocessing, provenance = document["preprocessing"], dict(document["provenance"])
         identity, proof = dict(document["identity"]), document["proof"]
-        contents = Contents(str(path), tensors, plans, identity, preprocessing, provenance, proof)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ArtifactError(f"{path} lacks what a file of secateur holds ({error}). Prune the model again.") from error
-    if not consistent:
-        raise ArtifactError(f"{path} contradicts itself: its plan is of another model. Prune the model again.")
-    return contents
+    return Contents(str(path), tensors, plans, identity, preprocessing, provenance, proof)
 
 
 def load(
@@ -90,9 +86,11 @@ def load(
     """
     if trust and is_pickle(path):
         model = read_pickled_model(path)
+    elif into is not None:
+        model = _filled(read(path), into)
     else:
         contents = read(path)
-        model = _filled(contents, into) if into is not None else restore(contents, _sketch(contents)).eval()
+        model = restore(contents, _sketch(contents), inplace=True).eval()
     return model if device is None else model.to(device)
 
 
@@ -139,42 +137,48 @@ def _of_the_zoo(contents: Contents, build: Callable[..., nn.Module | None]) -> n
     return full
 
 
-def restore(contents: Contents, full: nn.Module) -> nn.Module:
-    """Return a copy of the full-size model, cut by the plans of a file and filled with its weights.
+def restore(contents: Contents, full: nn.Module, inplace: bool = False) -> nn.Module:
+    """Return a copy of the full-size model, or itself, cut by the plans of a file and filled with its weights.
 
     Raises:
         ArtifactError: the model is not the one that was pruned; names the first tensors that differ.
     """
-    small = cut_by_all(contents, contents.plans, full)
+    small = cut_by_all(contents, contents.plans, full, inplace)
     _fill(small, contents.tensors, contents.path)
     return small
 
 
-def cut_by_all(contents: Contents, plans: Sequence[Plan], full: nn.Module) -> nn.Module:
-    """Return the full-size model cut by plans of a file, one after the other; itself if there are none.
+def cut_by_all(contents: Contents, plans: Sequence[Plan], full: nn.Module, inplace: bool = False) -> nn.Module:
+    """Return a copy of the full-size model, or itself, cut by plans of a file; itself if there are none.
 
     Raises:
         ArtifactError: the model is not the one that was pruned; names the first tensors that differ.
     """
     try:
-        return reduce(cut, plans, full)
+        return reduce(partial(cut, inplace=inplace), plans, full)
     except (CutError, RuntimeError, ArithmeticError) as error:  # the latter: scales or integers that make no sense
         raise ArtifactError(f"{contents.path} was not made from this {type(full).__name__}: {error}") from error
 
 
-def plans_of(document: Mapping[str, Any], path: str | Path) -> tuple[Plan, ...]:
-    """Return the plans in a file's document, in their order.
+def names_and_plans(
+    document: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: str | Path
+) -> tuple[dict[str, str], tuple[Plan, ...]]:
+    """Return the further names of stored tensors, and the plans in their order.
 
     Raises:
-        ArtifactError: there is none, or one contradicts itself.
+        ArtifactError: there is no plan, or one contradicts itself or what is stored.
     """
     try:
-        plans = tuple(Plan.from_json(json.dumps(plan)) for plan in document["plans"])
+        aliases = aliases_of(document["aliases"], shapes)
+        plans = unpacked(document["plans"], with_aliases(shapes, aliases), aliases)
+        consistent = bool(plans) and digest(plans[0].fingerprint) == document["fingerprint"]
     except PlanError as error:
         raise ArtifactError(f"{path} holds a plan that makes no sense: {error} Prune the model again.") from error
-    if not plans:
-        raise ArtifactError(f"{path} holds no plan. Prune the model again.")
-    return plans
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(f"{path} lacks what a file of secateur holds ({error}). Prune the model again.") from error
+    if not consistent:
+        raise ArtifactError(f"{path} contradicts itself: its plan is of another model. Prune the model again.")
+    return aliases, plans
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from secateur.artifact.atomic import write_atomically
 from secateur.artifact.format import digest, encode
 from secateur.artifact.identity import identify
+from secateur.artifact.packing import packed, pairs_of, with_aliases
 from secateur.errors import ArtifactError
 from secateur.models.registry import entry_of
 from secateur.planning.plans import Plan
@@ -41,12 +41,12 @@ def save(
         >>> save("small.safetensors", small, plan)  # doctest: +SKIP
     """
     tensors, aliases = _stored_once(model)
-    plans = [json.loads(one.to_json()) for one in (*earlier, plan)]
+    plans, shapes = (*earlier, plan), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     document = {
         "identity": identify(model),
-        "plans": plans,
-        "fingerprint": digest(plans[0]["fingerprint"]),
-        "aliases": aliases,
+        "plans": packed(plans, with_aliases(shapes, aliases), aliases),
+        "fingerprint": digest(plans[0].fingerprint),
+        "aliases": pairs_of(aliases, tensors),
         "preprocessing": dict(preprocessing) if preprocessing is not None else _zoo_preprocessing(model),
         "provenance": {"versions": _versions(), **(provenance or {})},
         "proof": asdict(plan.proof) if is_dataclass(plan.proof) and not isinstance(plan.proof, type) else plan.proof,
