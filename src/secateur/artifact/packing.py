@@ -52,7 +52,7 @@ def aliases_of(pairs: Sequence[Sequence[str]], stored: Collection[str]) -> dict[
     """Return the names that pairs stand for, each with the stored tensor's.
 
     Raises:
-        ValueError: a pair is none, names no stored tensor or makes a name twice; or there are far more names than tensors.
+        ValueError: a pair is none, names no stored tensor or makes a name twice; or there are far too many names.
     """
     found: dict[str, str] = {}
     ordered, letters = sorted(stored), 0
