@@ -83,7 +83,9 @@ def summary(results: list[Result]) -> str:
     lines += [f"  {how:36} {_told(outcomes)}" for how, outcomes in by_mutation.items()]
     times = sorted(1e3 * verdict.seconds for _, verdict in results)
     at = [times[min(int(share * len(times)), len(times) - 1)] for share in (0.5, 0.9, 0.99, 1)]
-    lines.append("A file takes {:.1f} ms; of a hundred ten take {:.1f}, one {:.0f}, the slowest {:.0f} ms.".format(*at))
+    lines.append(
+        "A file takes {:.1f} ms of one core; one in ten {:.1f}, one in 100 {:.0f}, the slowest {:.0f} ms.".format(*at)
+    )
     lines.append(f"Never more memory than {max(verdict.peak for _, verdict in results) / 1e6:.1f} MB.")
     bad = [(one, verdict) for one, verdict in results if verdict.outcome not in FINE]
     return "\n".join(

@@ -91,13 +91,13 @@ def _plans(draw: random.Random, parts: Parts) -> None:
 
 @bomb("many plans of many tensors")
 def _plans_and_tensors(draw: random.Random, parts: Parts) -> None:
-    _add_tensors(parts, draw.choice([30, 3000]))
+    _add_tensors(parts, draw.choice([30, 1000]))
     parts.document["plans"] += [_cut_nothing(parts)] * draw.choice([3, 1000])
 
 
 @bomb("many names of many tensors")
 def _names(draw: random.Random, parts: Parts) -> None:
-    _add_tensors(parts, draw.choice([30, 3000]))
+    _add_tensors(parts, draw.choice([30, 1000]))
     length, count = draw.choice([(1, 60), (10_000, 60), (1, 600)])
     pairs = [["n" * length + f"{number}.", "more."] for number in range(count)]
     parts.document["aliases"] += draw.choice([pairs, pairs[:1] * count, [*pairs, *pairs]])

@@ -17,7 +17,7 @@ from secateur.planning.plans import Plan
 
 # What a few bytes may stand for: no model has more, and memory and time stay bounded.
 MOST_NAMES = 64  # for each stored tensor, on average
-MOST_FURTHER = 1 << 16  # in all
+MOST_FURTHER = 1 << 14  # in all
 MOST_LETTERS = 1 << 21  # of all of them
 MOST_SHAPES = 1 << 17  # in all plans
 Shapes = Mapping[str, tuple[int, ...]]
