@@ -62,13 +62,14 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
     shapes = {alias: info.shape for info in tensor_infos(model).values() for alias in info.aliases}
     remedy = "Pass the model that the plan was made for, or make a new plan."
     for name, shape in shapes.items():  # in the order of the model
-        if name not in plan.fingerprint:
-            raise CutError(f"The plan does not know the tensor {name} of {type(model).__name__}. {remedy}")
-        if tuple(shape) != plan.fingerprint[name]:
+        if tuple(shape) != plan.fingerprint.get(name, tuple(shape)):
             raise CutError(f"{name} has shape {tuple(shape)}, the plan expects {plan.fingerprint[name]}. {remedy}")
     missing = next((name for name in plan.fingerprint if name not in shapes), None)
     if missing is not None:
         raise CutError(f"{type(model).__name__} has no tensor {missing}, which the plan expects. {remedy}")
+    unknown = next((name for name in shapes if name not in plan.fingerprint), None)
+    if unknown is not None:
+        raise CutError(f"The plan does not know the tensor {unknown} of {type(model).__name__}. {remedy}")
 
 
 def copied(model: nn.Module) -> nn.Module:
