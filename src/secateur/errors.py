@@ -21,13 +21,9 @@ class ExplainError(SecateurError):
 
 
 class PlanError(SecateurError):
-    """A budget, a configuration or a plan that makes no sense.
-
-    `tensors` names those that cannot be cut as planned, `layers` those whose channels cannot.
-    """
+    """A budget, a configuration or a plan that makes no sense; `tensors` names those that cannot be cut as planned."""
 
     tensors: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
 
 
 class CutError(SecateurError):

@@ -148,8 +148,7 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
             units = _most_important(request.importances, kept)
             found = assemble(request.graph, units, {**recipe, "limits": limits, **_outcome(parts)})
         except PlanError as error:
-            named = [layer for layer in error.layers if layer not in request.ignore]
-            culprits = named or layers_at_fault(request.graph, error.tensors, request.ignore)
+            culprits = layers_at_fault(request.graph, error.tensors, request.ignore)
             if not culprits:
                 raise
             _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
@@ -199,9 +198,7 @@ def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray, changes: Sequenc
     """Return the numbers that the model's code has at these widths (see `Graph.harmonize`), or at widths near them.
 
     All clusters of widths that depend on each other are changed alike; if that fits nowhere, one after the other.
-
-    Raises:
-        PlanError: some clusters fit at no width nearby; names their layers.
+    Where even that fits nowhere, the widths are returned as they are.
     """
     first = np.unique(widths.variable_of, return_index=True)[1]
     tied = [variable for cluster in widths.clusters for variable in cluster.variables]
@@ -212,17 +209,13 @@ def _harmonized(graph: Graph, widths: Widths, kept: np.ndarray, changes: Sequenc
     settled = wanted.copy()
     settled[tied] = widths.sizes[tied]
     wider = _WIDER if max(changes) > 0 else ()
-    unfit: list[int] = []
     for cluster in widths.clusters:
         near = settled.copy()
         near[cluster.variables] = wanted[cluster.variables]
         found = _fitting(graph, widths, near, cluster.variables, (0.0, *changes, *wider))
         if found is None:
-            unfit += cluster.variables.tolist()
-        else:
-            settled = found[first].astype(np.float64)
-    if unfit:
-        raise _no_width(graph, np.flatnonzero(np.isin(widths.variable_of, unfit)))
+            return kept  # what is at fault shows when it is assembled
+        settled = found[first].astype(np.float64)
     return widths.of_groups(settled.astype(np.int64))
 
 
@@ -237,17 +230,6 @@ def _fitting(
         if found is not None:
             return np.array(found, dtype=np.int64)
     return None
-
-
-def _no_width(graph: Graph, groups: np.ndarray) -> PlanError:
-    members = [member for number in groups for member in graph.groups[number].members]
-    layers = tuple(dict.fromkeys(graph.groups[number].members[0].layer for number in groups))
-    error = PlanError(
-        f"Near the chosen widths the code takes other channels together than at full width, in {layers[0]} and what "
-        "its channels are shuffled with. Choose other widths, or leave these layers whole (ignore=)."
-    )
-    error.layers, error.tensors = layers, tuple(dict.fromkeys(member.tensor for member in members))
-    return error
 
 
 def _most_important(importance: Sequence[np.ndarray], kept: np.ndarray) -> list[np.ndarray]:
