@@ -8,17 +8,15 @@ from typing import Any, get_args
 
 import click
 
-from secateur.artifact.atomic import check_writable
 from secateur.artifact.reading import read, restore
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import input_option, json_option, quiet_option, seed_option, weights_option
-from secateur.cli.prune import check_suffix
+from secateur.cli.prune import check_files
 from secateur.cli.subject import find_subject, full_size_model
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import compare_layers
 from secateur.planning.rebasing import Conflict
-from secateur.reporting.figures import check_figure
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
 from secateur.reporting.wiring import draw_graft
 from secateur.surgery.grafting import graft
@@ -59,11 +57,7 @@ def command(  # noqa: PLR0913
 
     HOST is a model (see MODEL), DONOR a file that `secateur prune` wrote of the part alone.
     """
-    check_suffix(output)
-    check_writable(output)
-    if figure is not None:
-        check_figure(figure)
-        check_writable(figure)
+    check_files(output, figure)
     progress = Progress(quiet)
     with progress.step(f"reading {donor}"):
         contents = read(donor)

@@ -101,11 +101,7 @@ def command(  # noqa: PLR0913
     The budget is one of --ratio, --config, or --macs and/or --params.
     """
     budget = _budget(options)
-    check_suffix(output)
-    check_writable(output)
-    if figure is not None:
-        check_figure(figure)
-        check_writable(figure)
+    check_files(output, figure)
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
         subject = find_subject(model, shapes, weights, seed, full)
@@ -126,10 +122,14 @@ def command(  # noqa: PLR0913
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
 
 
-def check_suffix(output: str) -> None:
-    """Refuse a name that would promise a file of another kind."""
+def check_files(output: str, figure: str | None) -> None:
+    """Make sure, before the long work, that a model and a picture can be written under these names."""
     if Path(output).suffix in (".pt", ".pth", ".bin", ".onnx", ".xml"):
         raise click.UsageError(f"{output} would be no file of that kind: a pruned model is saved as .safetensors.")
+    check_writable(output)
+    if figure is not None:
+        check_figure(figure)
+        check_writable(figure)
 
 
 def _budget(options: dict[str, Any]) -> dict[str, Any]:
