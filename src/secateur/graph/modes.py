@@ -8,14 +8,16 @@ them. Only where something else leaves them does the whole model have to run aga
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from secateur.graph.recording import Recorder
@@ -28,12 +30,14 @@ class Open:
     """A call that is running, and how often code in it has asked for the mode so far."""
 
     module: nn.Module
-    within: frozenset[nn.Module]  # the module and all in it
     asked: int = 0
 
+    def holds(self, module: nn.Module) -> bool:
+        """Tell whether a module is the one that is called, or in it."""
+        return module is self.module or any(module is one for _, one in modules_of(self.module))
 
-@dataclass(frozen=True)
-class Visit:
+
+class Visit(NamedTuple):
     """A call that asked for the mode: what went in, with its labels as they were then, and what came out."""
 
     module: nn.Module
@@ -59,7 +63,7 @@ class Watch:
     def __init__(self, run: Recorder) -> None:
         self.run = run
         self.settled = False
-        self._outside = Open(nn.Module(), frozenset())  # where no watched call encloses code that asks
+        self._outside = Open(nn.Module())  # where no watched call encloses code that asks
         self._open: list[Open] = []
         self._last: tuple[int, int, Open] | None = None  # frame and line that asked last, and in which call
         self._visits: list[Visit] = []
@@ -84,7 +88,7 @@ class Watch:
     def _mode_of(self, module: nn.Module) -> bool:
         frame = sys._getframe(1)
         if not frame.f_globals.get("__name__", "").startswith("torch."):
-            call = self._open[-1] if self._open and module in self._open[-1].within else self._outside
+            call = self._open[-1] if self._open and self._open[-1].holds(module) else self._outside
             call.asked += 1
             self._last = id(frame), frame.f_lineno, call
         return bool(vars(module)["training"])
@@ -97,9 +101,9 @@ class Watch:
             self._last = None
 
     def _visit(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        entered = [(tensor, dict(vars(tensor))) for tensor in _tensors((args, kwargs))]
+        entered = [(tensor, dict(vars(tensor))) for tensor in _tensors(args, kwargs)]
         before, inner = self.run.tally(), len(self._visits)
-        call = Open(module, frozenset(one for _, one in modules_of(module)))
+        call = Open(module)
         self._open.append(call)
         try:
             output = forward(*args, **kwargs)
@@ -131,11 +135,12 @@ class Watch:
         del nn.Module.training
         self.run.watch = None
         self.settled = not self.asked
-        if kind or self.settled or self._outside.asked or self.run.idle() or self.run.single_values:
+        if kind or self.settled or self._outside.asked or self.run.idle():
             return
         mark, self.run.counting = self.run.mark(), False
         try:
-            self.settled = all(map(self._same_in_training, self._visits))
+            with _batches_of_one():
+                self.settled = all(map(self._same_in_training, self._visits))
         except Exception:  # noqa: BLE001 - a foreign model's code may fail in any way
             self.settled = False
         if not self.settled:
@@ -165,6 +170,20 @@ class Watch:
         return same
 
 
+_CHECK = "_verify_batch_size"
+
+
+@contextmanager
+def _batches_of_one() -> Iterator[None]:
+    """Let norms be trained on one value a channel, which torch refuses: what happens to channels is the same."""
+    original: Any = vars(functional)[_CHECK]
+    setattr(functional, _CHECK, len)
+    try:
+        yield
+    finally:
+        setattr(functional, _CHECK, original)
+
+
 def _like(module: nn.Module) -> tuple[Any, ...]:
     """Return the types of a module and those in it, with their settings: flags, words and factors."""
     return tuple(
@@ -172,8 +191,9 @@ def _like(module: nn.Module) -> tuple[Any, ...]:
     )
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    leaves = args if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor else tree_leaves((args, kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def _set_mode(module: nn.Module, mode: bool) -> None:

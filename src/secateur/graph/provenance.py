@@ -29,7 +29,7 @@ class Attribute:
         return path if self.index is None else f"{path}[{self.index}]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # frozen ones take long to make
 class Extent:
     """The size of a tensor along a dimension: the labels there, one row per position."""
 

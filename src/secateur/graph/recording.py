@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,8 +72,7 @@ class Scaling:
     power: float
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """The MACs of one operation: `factor` times the sizes of the extents."""
 
     op: str

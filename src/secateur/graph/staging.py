@@ -63,6 +63,20 @@ def modules_of(model: nn.Module, again: bool = False) -> Modules:
     return found
 
 
+def module_at(model: nn.Module, path: str) -> nn.Module:
+    """Return a module by its path; `get_submodule` asks a model more than is in it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for name in path.split(".") if path else ():
+        found = model._modules[name]
+        if found is None:
+            raise KeyError(name)
+        model = found
+    return model
+
+
 def tensor_infos(model: nn.Module) -> dict[str, TensorInfo]:
     """List the parameters and buffers of a model by first name, aliases beside them.
 
@@ -105,7 +119,7 @@ def staged(
     """
     modules = modules_of(model)
     saved = [
-        (module, dict(vars(module)), {key: copy.copy(table) for key, table in _filled(vars(module))})
+        (module, module.__dict__.copy(), {key: copy.copy(table) for key, table in _filled(module.__dict__)})
         for _, module in modules
     ]
     made: dict[int, Any] = {}
@@ -113,13 +127,13 @@ def staged(
         for path, module in modules:
             _stage(module, path, stand_in, made, listener, integers or {})
             if training is not None:
-                vars(module)["training"] = training
+                module.__dict__["training"] = training
         with same_dice():
             yield
     finally:
         for module, dictionary, tables in saved:
-            vars(module).clear()
-            vars(module).update(dictionary)
+            module.__dict__.clear()
+            module.__dict__.update(dictionary)
             for key, table in _filled(dictionary):  # the code may have put hooks or modules into them
                 table.clear()
                 table.update(tables.get(key, ()))
@@ -127,12 +141,8 @@ def staged(
 
 def _filled(own: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the tables of a module with anything in them; few have."""
-    if not any(map(own.get, OWN_TABLES)):
-        return []
-    tables = [(key, own.get(key)) for key in OWN_TABLES]
-    return [
-        (key, table) for key, table in tables if table and isinstance(table, (dict, set))
-    ]  # a scripted part has others
+    filled = [key for key in OWN_TABLES if own.get(key)]
+    return [(key, own[key]) for key in filled if isinstance(own[key], (dict, set))]  # a scripted part has others
 
 
 @contextmanager
@@ -187,7 +197,7 @@ def _stage(
 
     own = module.__dict__
     for store in ("_parameters", "_buffers"):
-        own[store] = {name: replaced(name, tensor) for name, tensor in own[store].items()}
+        own[store] = {name: replaced(name, tensor) for name, tensor in own[store].items()} if own[store] else {}
     if "_compiled_call_impl" in own:  # `module.compile()`: what it compiled cannot be followed, its code can
         own["_compiled_call_impl"] = None
     torchs = type(module).__module__.startswith("torch.nn.")

@@ -211,7 +211,7 @@ def recorded(
     stand_in = run.with_data if run.on_data else run.without_data
     watch = Watch(run)
     run_calls(run, model, calls, stand_in, free_outputs, integers, training=False, watch=watch)
-    run.training_batch = int(watch.asked)
+    run.training_batch = (1 + run.single_values) * watch.asked
     if run.idle() or not watch.settled:
         run.counting, run.training_batch = False, 0
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)

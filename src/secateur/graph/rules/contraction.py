@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from string import ascii_letters
 from typing import Any
@@ -39,8 +40,7 @@ def weigh(run: LabelRun, weight: Operand, summed: Sequence[int]) -> None:
 
 def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> list[Sheet]:
     """Return the sheets that do not end in the sum, with the dimensions of `result`."""
-    summed = [at for at, letter in enumerate(joint) if letter not in result]
-    order = [joint.index(letter) for letter in result]
+    order, summed = _order(joint, result)
     sheets = []
     for sheet in joined:
         dims = varying(sheet)
@@ -50,8 +50,15 @@ def project(run: LabelRun, joined: Sequence[Sheet], joint: str, result: str) -> 
             if staying:
                 run.pin(sheet, staying, "sums are taken within these positions")
         else:
-            sheets.append(sheet.transpose([*order, *summed]).reshape([sheet.shape[at] for at in order]))
+            sheets.append(sheet.transpose((*order, *summed)).reshape([sheet.shape[at] for at in order]))
     return sheets
+
+
+@lru_cache(maxsize=256)
+def _order(joint: str, result: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return where the letters of the result stand in the joint space, and where those that it sums over do."""
+    summed = tuple(at for at, letter in enumerate(joint) if letter not in result)
+    return tuple(joint.index(letter) for letter in result), summed
 
 
 def count(
