@@ -7,13 +7,13 @@ was cut; all others are those of the stored tensors.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from secateur.errors import ArtifactError
 from secateur.planning.plans import Plan
+from secateur.planning.serialization import plan_from_document, plan_to_document
 
 # What a few bytes may stand for: no model has more, and memory and time stay bounded.
 MOST_NAMES = 64  # for each stored tensor, on average
@@ -25,11 +25,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def pairs_of(aliases: Mapping[str, str], stored: Collection[str]) -> list[list[str]]:
     """Write further names of stored tensors as pairs of prefixes, which end with a dot, or else of whole names."""
-    pairs: dict[tuple[str, str], None] = {}
+    pairs: list[list[str]] = []
+    ordered, told = sorted(stored), set[str]()
     for alias, first in aliases.items():
-        candidates = [*_prefixes(alias, first), (alias, first)]
-        pairs[next(pair for pair in candidates if _holds(pair, aliases, stored))] = None
-    return [list(pair) for pair in pairs]
+        if alias not in told:
+            candidates = [*_prefixes(alias, first), (alias, first)]
+            pair = next(pair for pair in candidates if _holds(pair, aliases, ordered))
+            told |= _further(pair, ordered).keys()
+            pairs.append(list(pair))
+    return pairs
 
 
 def _prefixes(alias: str, first: str) -> list[tuple[str, str]]:
@@ -41,11 +45,15 @@ def _prefixes(alias: str, first: str) -> list[tuple[str, str]]:
     return [(".".join([*one[:-n], ""]), ".".join([*other[:-n], ""])) for n in range(common, 0, -1)]
 
 
-def _holds(pair: tuple[str, str], aliases: Mapping[str, str], stored: Collection[str]) -> bool:
-    prefix, first = pair
-    if not first.endswith("."):
-        return True
-    return all(aliases.get(prefix + name.removeprefix(first)) == name for name in stored if name.startswith(first))
+def _holds(pair: Sequence[str], aliases: Mapping[str, str], ordered: Sequence[str]) -> bool:
+    return all(aliases.get(alias) == name for alias, name in _further(pair, ordered).items())
+
+
+def _further(pair: Sequence[str], ordered: Sequence[str]) -> dict[str, str]:
+    """Return the names that a pair stands for, each with the stored tensor's."""
+    alias, first = pair
+    names = _below(first, ordered) if first.endswith(".") else [first]
+    return {alias + name.removeprefix(first): name for name in names}
 
 
 def aliases_of(pairs: Sequence[Sequence[str]], stored: Collection[str]) -> dict[str, str]:
@@ -63,7 +71,7 @@ def aliases_of(pairs: Sequence[Sequence[str]], stored: Collection[str]) -> dict[
         count, letters = len(found) + len(names), letters + sum(len(alias) + len(name) for name in names)
         if count > min(MOST_NAMES * len(stored), MOST_FURTHER) or letters > MOST_LETTERS:
             raise ValueError("there are far more names than tensors")
-        further = {alias + name.removeprefix(first): name for name in names}
+        further = _further((alias, first), ordered)
         if not further.keys().isdisjoint(found) or not further.keys().isdisjoint(stored):
             raise ValueError("a tensor's name appears twice")
         found.update(further)
@@ -86,7 +94,7 @@ def packed(plans: Sequence[Plan], shapes: Shapes, aliases: Mapping[str, str]) ->
     _check_size(len(plans), shapes)
     documents = []
     for plan in reversed(plans):
-        document = json.loads(plan.to_json())
+        document = plan_to_document(plan)
         told = {name: shape for name, shape in plan.fingerprint.items() if shapes.get(name) != shape}
         keep, told, document["scales"] = (
             _without_aliases(values, aliases) for values in (document["keep"], told, document["scales"])
@@ -124,7 +132,7 @@ def unpacked(documents: Sequence[Any], shapes: Shapes, aliases: Mapping[str, str
         for name in document.pop("absent"):
             del known[name]
         document["fingerprint"] = {**known, **document["fingerprint"]}
-        plan = Plan.from_json(json.dumps(document))
+        plan = plan_from_document(document)
         plans.append(plan)
         shapes = plan.fingerprint
     return tuple(plans[::-1])

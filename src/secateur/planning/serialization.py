@@ -39,6 +39,12 @@ _MOST_ROWS = 1 << 18  # inputs of a grouped convolution that stay: shared lists 
 
 def plan_to_json(plan: Plan) -> str:
     """Return a plan as JSON, one line for each list, tensor and attribute."""
+    document = plan_to_document(plan)
+    return "{\n" + ",\n".join(f'"{field}": {_lines(value)}' for field, value in document.items()) + "\n}\n"
+
+
+def plan_to_document(plan: Plan) -> dict[str, Any]:
+    """Return a plan as what JSON can hold: every distinct list of indices once, and its number where it is used."""
     numbers: dict[Indices, int] = {}
 
     def number_of(indices: Any) -> int:
@@ -51,7 +57,7 @@ def plan_to_json(plan: Plan) -> str:
         }
         for name, axes in plan.keep.items()
     }
-    document = {
+    return {
         "version": VERSION,
         "recipe": plan.recipe,
         "attention": plan.attention,
@@ -67,7 +73,6 @@ def plan_to_json(plan: Plan) -> str:
         "keep": keep,
         "fingerprint": plan.fingerprint,
     }
-    return "{\n" + ",\n".join(f'"{field}": {_lines(value)}' for field, value in document.items()) + "\n}\n"
 
 
 def plan_from_json(text: str) -> Plan:
@@ -76,7 +81,16 @@ def plan_from_json(text: str) -> Plan:
     Raises:
         PlanError: the text is no plan, or contradicts itself; says where.
     """
-    document = _mapping(_parsed(text), "the plan")
+    return plan_from_document(_parsed(text))
+
+
+def plan_from_document(parsed: Any) -> Plan:
+    """Read a plan from a value that JSON held, and check all of it.
+
+    Raises:
+        PlanError: it is no plan, or contradicts itself; says where.
+    """
+    document = _mapping(parsed, "the plan")
     for field in document:
         if field not in _FIELDS:
             raise _wrong(f"the field {field!r}", f"is not known.{nearest(field, _FIELDS)}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.errors import CutError
 from secateur.graph.provenance import rewritten
-from secateur.graph.staging import tensor_infos
+from secateur.graph.staging import module_at, tensor_infos
 from secateur.planning.plans import Plan
 
 
@@ -43,7 +43,7 @@ def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
             put(small, info.aliases, _shrunken(named_tensor(small, name), plan, name))
     rewrite_integers(small, plan.attributes)
     for path in {"", *(prefix for name in plan.keep for prefix in _prefixes(name))}:
-        describe(small.get_submodule(path))
+        describe(module_at(small, path))
     return small
 
 
@@ -95,7 +95,7 @@ def copied(model: nn.Module) -> nn.Module:
 def named_tensor(model: nn.Module, name: str) -> torch.Tensor:
     """Return a parameter or buffer by name."""
     path, _, key = name.rpartition(".")
-    module = model.get_submodule(path)
+    module = module_at(model, path)
     tensor = module._parameters[key] if key in module._parameters else module._buffers[key]
     assert tensor is not None
     return tensor
@@ -105,7 +105,7 @@ def put(model: nn.Module, names: Sequence[str], tensor: torch.Tensor) -> None:
     """Give a model another parameter or buffer, under each of its names."""
     for name in names:
         path, _, key = name.rpartition(".")
-        module = model.get_submodule(path)
+        module = module_at(model, path)
         store: dict[str, Any] = module._parameters if key in module._parameters else module._buffers
         store[key] = tensor
 
@@ -181,7 +181,7 @@ def _integer(model: nn.Module, name: str) -> tuple[dict[str, Any], str, int | No
     path, _, last = name.rpartition(".")
     key, _, index = last.partition("[")
     with suppress(AttributeError, LookupError, ValueError):
-        own, place = vars(model.get_submodule(path)), int(index.rstrip("]")) if index else None
+        own, place = vars(module_at(model, path)), int(index.rstrip("]")) if index else None
         items = [own[key]] if place is None else own[key]
         if type(items) in (list, tuple) and type(items[place or 0]) is int:
             return own, key, place
