@@ -398,3 +398,41 @@ class TestRefusals:
     def test_a_word_that_is_no_choice(self):
         with pytest.raises(secateur.GraftError, match="Say one of error, restore, extend"):
             secateur.graft(Taught(), self.plan()[1], "student", conflict="restored")
+
+
+@pytest.mark.parametrize("size", ["full", "small"])
+def test_a_second_donor_gives_what_lies_outside_of_the_part(size):
+    torch.manual_seed(0)
+    host, other = SideBySide().eval(), SideBySide().eval()
+    small, plan = secateur.prune(host.body, PICTURE, ratio=0.5, min_channels=2, free_outputs=True)
+    own, whole = secateur.graft(host, plan, "body", small)
+    second = other if size == "full" else secateur.cut(other, whole)
+    grafted, again = secateur.graft(host, plan, "body", small, rest=second)
+    assert again.keep == whole.keep
+    theirs = secateur.cut(other, whole)
+    for name, tensor in grafted.state_dict().items():
+        source = own if name.startswith("body.") else theirs
+        assert torch.equal(tensor, source.state_dict()[name]), name
+        assert name.startswith("body.") or not torch.equal(tensor, own.state_dict()[name]) or "num_batches" in name
+
+
+def test_a_second_donor_that_does_not_fit_is_refused():
+    host = SideBySide().eval()
+    small, plan = secateur.prune(host.body, PICTURE, ratio=0.5, min_channels=2, free_outputs=True)
+    with pytest.raises(secateur.GraftError, match=r"second donor has no tensor left\.weight"):
+        secateur.graft(host, plan, "body", small, rest=host.body)
+    wrong = host.state_dict() | {"left.weight": torch.zeros(3, 16, 3, 3)}
+    with pytest.raises(secateur.GraftError, match=r"second donor's left\.weight has shape \(3, 16, 3, 3\); the host's"):
+        secateur.graft(host, plan, "body", small, rest=wrong)
+
+
+class SideBySide(nn.Module):
+    """A host that reads both outputs of its part, each with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.left, self.right = Wide(), nn.Conv2d(16, 2, 3), nn.Conv2d(16, 2, 3)
+
+    def forward(self, x):
+        low, high = self.body(x)
+        return self.left(low) + self.right(high)

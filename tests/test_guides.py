@@ -23,12 +23,14 @@ def test_a_guide_runs(
     guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
+    pytest.importorskip("skimage")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for text in blocks(guide, "python"):
         exec(compile(text, guide, "exec"), names)
     assert "equals the masked original" in capsys.readouterr().out
-    assert (tmp_path / "rewired.png").stat().st_size > 10_000
+    for picture in ("rewired.png", "simulated.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
     for line in [line for text in blocks(guide, "sh") for line in text.splitlines()]:
         program, *arguments = shlex.split(line)
         assert program == "secateur"

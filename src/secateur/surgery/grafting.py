@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from secateur.graph.staging import tensor_infos
 from secateur.graph.tracing import trace
 from secateur.planning.plans import Plan
 from secateur.planning.rebasing import Conflict, part_names, rebased
-from secateur.surgery.cutting import cut, kept_values, named_tensor, scale_factors
+from secateur.surgery.cutting import cut, kept_values, named_tensor, pruned_values, scale_factors
 from secateur.surgery.proof import verify
 
 Donor = nn.Module | Mapping[str, torch.Tensor]
@@ -28,6 +29,7 @@ def graft(
     donor: Donor | None = None,
     example: Any = None,
     conflict: Conflict = "error",
+    rest: Donor | None = None,
 ) -> tuple[nn.Module, Plan]:
     """Return a copy of `host` whose part at `at` is pruned as `plan` says, and the plan for the whole host.
 
@@ -43,10 +45,12 @@ def graft(
         example: how the host is called, as for `trace`; if left out, as the part was when the plan was made.
         conflict: what happens where the host couples the part more tightly than it was alone: `"error"`; `"restore"`,
             the channels come back with the host's weights; `"extend"`, what they are coupled with goes, too.
+        rest: a second donor, whose weights and statistics take the host's places outside of the part: another
+            checkpoint of the host, at full size or as small as the host becomes; the host's own if left out.
 
     Raises:
         GraftError: there is no such part, it is not the one that was pruned, it is coupled more tightly (says with
-            what), the donor does not fit the plan, or the host does not run as the part did.
+            what), a donor does not fit, or the host does not run as the part did.
         TraceError: the host does not run on `example`.
         ProofError: the grafted host is not what its plan promises.
 
@@ -61,6 +65,8 @@ def graft(
     small = cut(host, whole)
     proof = verify(host, small, whole, list(calls), graph=graph)
     names = part_names(plan, graph, at)
+    if rest is not None:
+        _take_rest(small, _tensors(rest), whole, but=names.keys())
     for name, own in names.items():
         if own in given:
             _transplant(named_tensor(host, name), named_tensor(small, name), given[own], (plan, own), (whole, name))
@@ -79,11 +85,7 @@ def _given(donor: Donor, plan: Plan) -> Mapping[str, torch.Tensor]:
     Raises:
         GraftError: one is missing, or has another shape than the plan leaves.
     """
-    if isinstance(donor, nn.Module):
-        infos = tensor_infos(donor).values()
-        given = {alias: named_tensor(donor, info.name).detach() for info in infos for alias in info.aliases}
-    else:
-        given = dict(donor)
+    given = _tensors(donor)
     remedy = "Give the model that this plan was cut to, or leave donor out."
     for name in plan.fingerprint:
         wanted = plan.shape_after(name)
@@ -94,6 +96,42 @@ def _given(donor: Donor, plan: Plan) -> Mapping[str, torch.Tensor]:
         if name not in given and name in plan.keep:
             raise GraftError(f"The donor has no tensor {name}, which the plan cuts.{nearest(name, given)} {remedy}")
     return given
+
+
+def _tensors(donor: Donor) -> Mapping[str, torch.Tensor]:
+    if not isinstance(donor, nn.Module):
+        return donor
+    infos = tensor_infos(donor).values()
+    return {alias: named_tensor(donor, info.name).detach() for info in infos for alias in info.aliases}
+
+
+def _take_rest(small: nn.Module, given: Mapping[str, torch.Tensor], whole: Plan, but: AbstractSet[str]) -> None:
+    """Write the second donor's tensors over the cut host's, all but some.
+
+    Raises:
+        GraftError: one is missing, or neither as the host's was nor as it is now; the host is as it was.
+    """
+    stored = small.state_dict().keys()
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for info in tensor_infos(small).values():
+        if but.isdisjoint(info.aliases) and not stored.isdisjoint(info.aliases):
+            source = next((given[alias] for alias in info.aliases if alias in given), None)
+            if source is None:
+                raise GraftError(
+                    f"The second donor has no tensor {info.name}, which the host holds outside of the part."
+                    f"{nearest(info.name, given)} Give another checkpoint of the host."
+                )
+            before, now = tuple(whole.fingerprint[info.name]), tuple(info.shape)
+            if tuple(source.shape) not in (before, now):
+                raise GraftError(
+                    f"The second donor's {info.name} has shape {tuple(source.shape)}; the host's was {before}, and is "
+                    f"{now} now. Give another checkpoint of the host."
+                )
+            value = source if tuple(source.shape) == now else pruned_values(source, whole, info.name)
+            found.append((named_tensor(small, info.name), value))
+    with torch.no_grad():
+        for target, value in found:
+            target.copy_(value)
 
 
 def _traced(host: nn.Module, plan: Plan, example: Any) -> tuple[tuple[Call, ...], Graph]:
