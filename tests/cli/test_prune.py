@@ -160,3 +160,12 @@ def test_whole_heads_are_cut_on_request_and_proved_again_from_the_file(secateur)
     dims = secateur("analyze", "my_nets:Attending", "--input", "2x6x16", "--attention", "dims", "--json").json
     heads = secateur("analyze", "my_nets:Attending", "--input", "2x6x16", "--attention", "heads", "--json").json
     assert [group["size"] for group in dims["groups"]] != [group["size"] for group in heads["groups"]]
+
+
+def test_outputs_are_narrowed_on_request_and_proved_again_from_the_file(secateur):
+    assert secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5", "--min-channels", "4").code == 0
+    assert library.load("small.safetensors")(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    options = ["--ratio", ".5", "--min-channels", "4", "--free-outputs"]
+    assert secateur("prune", "lenet", "-o", "narrow.safetensors", *options).code == 0
+    assert library.load("narrow.safetensors")(torch.zeros(1, 1, 28, 28)).shape == (1, 5)
+    assert secateur("verify", "narrow.safetensors").code == 0

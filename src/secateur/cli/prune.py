@@ -82,6 +82,9 @@ class _Pruned:
 @click.option(
     "--ignore", multiple=True, metavar="LAYER", help="Leave a layer's channels alone: a name, pattern or type."
 )
+@click.option(
+    "--free-outputs", is_flag=True, help="What leaves the model may be narrower, too: a backbone on its way to a host."
+)
 @click.option("--figure", metavar="FILE", help="Draw the channels before and after: FILE.svg or FILE.png.")
 @subject_options
 def command(  # noqa: PLR0913
