@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby, pairwise
 from math import prod
@@ -109,7 +108,7 @@ def with_conv_groups(tensors: dict[str, TensorInfo], atoms: Atoms) -> dict[str, 
     result = dict(tensors)
     for (tensor, axis), size in zip(atoms.axes, atoms.sizes(), strict=True):
         if axis == "grouped":
-            result[tensor] = replace(tensors[tensor], conv_groups=int(size) // tensors[tensor].shape[1])
+            result[tensor] = tensors[tensor]._replace(conv_groups=int(size) // tensors[tensor].shape[1])
     return result
 
 

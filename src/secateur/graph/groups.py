@@ -22,8 +22,7 @@ Indices = np.ndarray  # int64
 Attention = Literal["auto", "dims", "heads"]  # what is cut of attention: channels of every head, or whole heads
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """A parameter or buffer of the full model, by its first name."""
 
     name: str

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 
+from secateur.graph.labels import Sheet
 from secateur.graph.recording import Recorder
 from secateur.graph.running import frame_of_user
 from secateur.graph.staging import LEFT, modules_of
@@ -37,6 +38,13 @@ class Open:
         return module is self.module or any(module is one for _, one in modules_of(self.module))
 
 
+class Seen(NamedTuple):
+    """What a call returned: the structure (None: a tensor alone), and its leaves with their labels then."""
+
+    structure: TreeSpec | None
+    leaves: list[tuple[Any, list[Sheet]]]
+
+
 class Visit(NamedTuple):
     """A call that asked for the mode: what went in, with its labels as they were then, and what came out."""
 
@@ -45,7 +53,7 @@ class Visit(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     entered: list[tuple[torch.Tensor, dict[str, Any]]]
-    left: list[Any]
+    left: Seen
     recorded: list[int]  # how much of each kind
 
 
@@ -117,18 +125,9 @@ class Watch:
     def _since(self, before: Sequence[int]) -> list[int]:
         return [after - number for after, number in zip(self.run.tally(), before, strict=True)]
 
-    def _seen(self, output: Any) -> list[Any]:
-        """Return what the code that comes next could tell: the structure, and shapes and labels of tensors."""
-        if isinstance(output, torch.Tensor):
-            return [self._described(output)]
-        leaves, structure = tree_flatten(output)
-        return [structure, *map(self._described, leaves)]
-
-    def _described(self, leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return int(leaf) if isinstance(leaf, int) else leaf
-        shape = tuple(int(size) for size in leaf.shape)  # traced integers would be told of the comparison
-        return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in self.run.sheets(leaf)]
+    def _seen(self, output: Any) -> Seen:
+        leaves, structure = ([output], None) if isinstance(output, torch.Tensor) else tree_flatten(output)
+        return Seen(structure, [(leaf, self.run.sheets(leaf)) for leaf in leaves])
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Run in training the calls that asked, unless the whole model has to be run anyway."""
@@ -151,7 +150,7 @@ class Watch:
 
         The proof of structure runs the whole model in training, too, where it has structure to check.
         """
-        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), len(visit.left)
+        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), len(visit.left.leaves)
         if like in self._the_same:
             return True
         before, modules = self.run.tally(), [module for _, module in modules_of(visit.module)]
@@ -161,7 +160,7 @@ class Watch:
         try:
             for module in modules:
                 vars(module)["training"] = True
-            same = self._seen(visit.forward(*visit.args, **visit.kwargs)) == visit.left
+            same = _alike(self._seen(visit.forward(*visit.args, **visit.kwargs)), visit.left)
         finally:
             for module in modules:
                 vars(module)["training"] = False
@@ -182,6 +181,19 @@ def _batches_of_one() -> Iterator[None]:
         yield
     finally:
         setattr(functional, _CHECK, original)
+
+
+def _alike(one: Seen, other: Seen) -> bool:
+    """Tell whether the code that comes next could see no difference."""
+    leaves = zip(one.leaves, other.leaves, strict=False)
+    return one.structure == other.structure and all(_described(*a) == _described(*b) for a, b in leaves)
+
+
+def _described(leaf: Any, sheets: list[Sheet]) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return int(leaf) if isinstance(leaf, int) else leaf  # traced integers would be told of the comparison
+    shape = tuple(int(size) for size in leaf.shape)
+    return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in sheets]
 
 
 def _like(module: nn.Module) -> tuple[Any, ...]:

@@ -313,27 +313,32 @@ class _Functions(TorchFunctionMode):
         self.run = run
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func == _SHAPE:  # a new object at each look-up, so identity would not do
-            return self.run.traced_size(args[0], func(*args))
-        if func is torch.Tensor.size:
-            size = self.run.traced_size(args[0], args[0].shape)
-            return size if len(args) == 1 and not kwargs else size[args[1] if len(args) > 1 else kwargs["dim"]]
-        if func in _COUNTS:
-            return math.prod(self.run.traced_size(args[0], args[0].shape))
+        ask = _SIZES.get(func)
+        if ask is not None:
+            return ask(self.run.traced_size(args[0], args[0].shape), *args[1:], **(kwargs or {}))
         replacement = FUNCTIONS.get(func)
         if replacement is not None:
             with self:
                 return replacement(*args, **(kwargs or {}))
+        self.run.pending = (args, kwargs) if kwargs else (args,)
         if kwargs and "training" in kwargs:
             self.run.takes_mode()
-        self.run.pending = (args, kwargs) if kwargs else (args,)
         if func in CONVERTING or func in FILLING:
             for number in _values(func, args, kwargs or {}):
                 self.run.as_number(number)
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
-_COUNTS = frozenset({torch.numel, torch.Tensor.numel, torch.Tensor.nelement})
+def _size(shape: torch.Size, dim: int | None = None) -> Any:
+    return shape if dim is None else shape[dim]
+
+
+# What code asks of a tensor's shape; the getter is a new object at each look-up, but equal ones are found.
+_SIZES: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.shape.__get__: _size,  # type: ignore[attr-defined]
+    torch.Tensor.size: _size,
+    **dict.fromkeys((torch.numel, torch.Tensor.numel, torch.Tensor.nelement), math.prod),
+}
 CONVERTING = frozenset({torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.Tensor.new_tensor})
 FILLING = frozenset({torch.full, torch.full_like, torch.linspace, torch.Tensor.new_full, torch.Tensor.fill_})
 
@@ -342,9 +347,6 @@ def _values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterato
     """Walk the traced integers that become elements of a tensor, not its sizes."""
     given = _integers((args, kwargs)) if func in CONVERTING else (*args, *kwargs.values())
     return (number for number in given if isinstance(number, TracedInt))
-
-
-_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 class _Operations(TorchDispatchMode):

@@ -141,6 +141,8 @@ def staged(
 
 def _filled(own: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the tables of a module with anything in them; few have."""
+    if not any(map(own.get, OWN_TABLES)):
+        return []
     filled = [key for key in OWN_TABLES if own.get(key)]
     return [(key, own[key]) for key in filled if isinstance(own[key], (dict, set))]  # a scripted part has others
 

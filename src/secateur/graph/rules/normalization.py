@@ -16,14 +16,13 @@ from secateur.graph.rules.reduction import whole_statistic
 from secateur.graph.running import LabelRun, extent_of
 
 
-def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor | None]) -> list[Operand]:
+def _by_channel(run: LabelRun, x: torch.Tensor, tensors: Sequence[torch.Tensor]) -> list[Operand]:
     """Lay vectors with an entry for each channel beside `x`, along its dimension 1."""
     operands = [Operand(run.sheets(x), x.shape)]
     for tensor in tensors:
-        if tensor is not None:
-            shape = [1] * x.ndim
-            shape[1] = tensor.shape[0]
-            operands.append(Operand([along(sheet.ravel(), x.ndim, 1) for sheet in run.sheets(tensor)], shape))
+        shape = [1] * x.ndim
+        shape[1] = tensor.shape[0]
+        operands.append(Operand([along(sheet.ravel(), x.ndim, 1) for sheet in run.sheets(tensor)], shape))
     return operands
 
 
@@ -48,7 +47,14 @@ def channel_norm(
 ) -> None:
     """(N, C, *positions): every channel by its own statistics."""
     result = out[0] if isinstance(out, tuple) else out
-    joined = join(run, _by_channel(run, x, (weight, bias, running_mean, running_var)))
+    tensors = [tensor for tensor in (weight, bias, running_mean, running_var) if tensor is not None]
+    sheets, of_tensors = run.sheets(x), [run.sheets(tensor) for tensor in tensors]
+    if len(sheets) == 1 and varying(sheets[0]) == (1,) and all(len(own) == 1 for own in of_tensors):
+        for own in of_tensors:  # the usual case, which the rest would do no otherwise
+            run.unify(sheets[0].ravel(), own[0])
+        run.give(result, sheets)
+        return
+    joined = join(run, _by_channel(run, x, tensors))
     for sheet in joined:
         if any(dim != 1 for dim in varying(sheet)):
             run.statistics(sheet)
@@ -95,7 +101,7 @@ def group_norm(
     **kwargs: Any,
 ) -> None:
     """(N, C, *positions): one statistic over each of `groups` equal parts of the channels."""
-    joined = join(run, _by_channel(run, x, (weight, bias)))
+    joined = join(run, _by_channel(run, x, [tensor for tensor in (weight, bias) if tensor is not None]))
     for sheet in joined:
         if sheet.shape[1] > 1:
             _grouped_statistics(run, np.moveaxis(sheet, 1, 0).reshape(int(groups), -1), x.shape, int(groups))
