@@ -52,6 +52,18 @@ class RuntimeMissingError(SecateurError):
     """An optional package is missing; names the extra that brings it."""
 
 
+class RuntimeUnfitError(SecateurError):
+    """A runtime that is not known, or that cannot run this network so: the precision, the device, an operator."""
+
+
+class ExportError(SecateurError):
+    """A network that does not go into a deployable file, or whose file does not compute what the model does."""
+
+
+class MeasurementError(SecateurError):
+    """Something that cannot be measured as asked."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `" Did you mean a, b or c?"` for a misspelt word, or the known words if none is near."""
     known = sorted(set(known))

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one call: the median, with the 10th and the 90th percentile."""
-
-    median: float
-    low: float
-    high: float
-    rounds: int
+from secateur.measurement.statistics import Spread
+from secateur.runtimes.forms import evaluating
 
 
 def compare_times(
@@ -29,7 +20,7 @@ def compare_times(
     rounds: int = 15,
     warm_up: int = 3,
     seconds: float = math.inf,
-) -> dict[str, Timing]:
+) -> dict[str, Spread]:
     """Time several calls in turns (A, B, A, B, ...), after `warm_up` turns that do not count.
 
     The order is reversed every other round, so that no call always runs in the other's cache. After `seconds` no new
@@ -51,7 +42,7 @@ def compare_times(
                 taken[name].append(milliseconds)
         if round_number >= 2 and time.perf_counter() - start > seconds:
             break
-    return {name: _timing(values) for name, values in taken.items()}
+    return {name: Spread.of(values) for name, values in taken.items()}
 
 
 def compare_module_times(
@@ -60,34 +51,20 @@ def compare_module_times(
     rounds: int = 15,
     warm_up: int = 3,
     seconds: float = math.inf,
-) -> dict[str, Timing]:
+) -> dict[str, Spread]:
     """Time modules side by side on the same inputs, as they are used: evaluation mode, no gradients.
 
     Their modes are put back afterwards.
     """
     runs = {name: partial(model, *inputs) for name, model in models.items()}
-    with _evaluating(models.values()), torch.inference_mode():
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode())
         return compare_times(runs, rounds, warm_up, seconds)
-
-
-@contextmanager
-def _evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _milliseconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return (time.perf_counter() - start) * 1e3
-
-
-def _timing(values: list[float]) -> Timing:
-    low, median, high = np.percentile(values, [10, 50, 90])
-    return Timing(float(median), float(low), float(high), len(values))

@@ -11,7 +11,7 @@ from secateur.graph.groups import Graph
 from secateur.measurement.branches import BranchCost, total_cost
 from secateur.measurement.layers import Change, LayerChange, ModelChange
 from secateur.measurement.prunable import Coverage, GroupShare
-from secateur.measurement.timing import Timing
+from secateur.measurement.statistics import Spread
 from secateur.reporting.numbers import bar, short_count
 from secateur.surgery.proof import Proof
 
@@ -103,7 +103,7 @@ def narrow_layer_table(change: ModelChange, title: str) -> Table:
     return table
 
 
-def timing_table(timings: Mapping[str, Timing], title: str) -> Table:
+def timing_table(timings: Mapping[str, Spread], title: str) -> Table:
     """Tabulate times: the median, and the 10th and 90th percentile; the speed-up is against the first line."""
     table = _table(title)
     table.add_column("")

@@ -1,0 +1,195 @@
+"""`secateur bench A [B ...]`: how long networks take in the runtimes that they are deployed to, side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from secateur.artifact.atomic import check_writable
+from secateur.cli.console import show, show_json
+from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.subject import find_subject
+from secateur.errors import SecateurError
+from secateur.measurement.contest import Cell, contest
+from secateur.reporting.figures import check_figure
+from secateur.reporting.latency import draw_latency, failures, latency_json, latency_tables
+from secateur.runtimes.machine import this_machine
+from secateur.runtimes.network import FILES, Network
+from secateur.runtimes.registry import RUNTIMES, presence_of, runtime_of
+from secateur.runtimes.session import Options, Precision
+from secateur.runtimes.shapes import Sizes
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise click.BadParameter(f"{value!r} is no list of batches. Write whole numbers from 1, such as 1,2,4,8.")
+    return tuple(dict.fromkeys(found))
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is no size of pictures. Write height x width, such as 512x512.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+
+
+@click.command("bench")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_numbers)
+@click.option("--size", metavar="HxW", callback=_size, help="Of pictures; the models' own if left out.")
+@click.option(
+    "--on",
+    "runtimes",
+    default="torch",
+    show_default=True,
+    metavar="R,...",
+    callback=_words,
+    help=f"Runtimes: {', '.join(RUNTIMES)}; all for those that are installed.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    metavar="P,...",
+    callback=_words,
+    help=f"Of weights and arithmetic: {', '.join(get_args(Precision))}.",
+)
+@click.option("--device", "devices", default="cpu", show_default=True, metavar="D,...", callback=_words)
+@click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="For one call; 0: the runtime decides.")
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, metavar="S", help="For each row, at least."
+)
+@click.option("--figure", metavar="FILE", help="Draw time by batch: FILE.svg or FILE.png.")
+@input_option
+@weights_option
+@full_option
+@seed_option
+@json_option
+@quiet_option
+def command(  # noqa: PLR0913
+    models: tuple[str, ...],
+    batches: tuple[int, ...],
+    size: tuple[int, int] | None,
+    runtimes: tuple[str, ...],
+    precisions: tuple[Precision, ...],
+    devices: tuple[str, ...],
+    threads: int,
+    seconds: float,
+    figure: str | None,
+    shapes: tuple[tuple[int, ...], ...],
+    weights: str | None,
+    full: str | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Time MODELs side by side in the runtimes that they are deployed to.
+
+    A MODEL is a built-in name, a saved file, package.module:callable, an ONNX file, or the .xml of an OpenVINO IR. Each
+    runs in a process of its own, in turns with the others, with as much memory as the machine can spare; what does not
+    fit is OOM. Ratios are to the first MODEL, with their 95 % interval.
+    """
+    if figure is not None:
+        check_figure(figure)
+        check_writable(figure)
+    setups = _setups(runtimes, precisions, devices, threads)
+    networks = [
+        _network(name, other, shapes, weights, full, seed)
+        for name, other in zip(_told_apart(models), models, strict=True)
+    ]
+    height, width = size or (None, None)
+    cells: list[Cell] = []
+    rows = [(runtime, options, batch) for runtime, options in setups for batch in batches]
+    with _bar(quiet, len(rows)) as bar:
+        task = bar.add_task("", total=len(rows))
+        for runtime, options, batch in rows:
+            title = f"{runtime} {options.precision} batch {batch}"
+            cells += contest(
+                networks,
+                runtime,
+                options,
+                Sizes(batch, height, width),
+                seconds,
+                lambda text, title=title: bar.update(task, description=f"{title}: {text}"),
+            )
+            bar.advance(task)
+    machine = this_machine()
+    if figure is not None:
+        draw_latency(cells, f"{', '.join(network.name for network in networks)} on {machine.processor}", figure)
+    if as_json:
+        show_json({"machine": asdict(machine), "threads": threads, "cells": latency_json(cells)})
+        return
+    show(f"{machine}; {threads or 'as many as they take'} threads", *latency_tables(cells), *failures(cells))
+    if not any(cell.milliseconds for cell in cells):
+        raise SecateurError("Nothing could be measured. The lines above say why.")
+
+
+def _setups(
+    runtimes: Sequence[str], precisions: Sequence[Precision], devices: Sequence[str], threads: int
+) -> list[tuple[str, Options]]:
+    """Return what runs on what; of several precisions or devices those that a runtime lacks are passed over."""
+    installed = [name for name in RUNTIMES if not presence_of(name).remedy] if runtimes == ("all",) else list(runtimes)
+    found = []
+    for name in installed:
+        runtime_of(name)
+        able = dict(presence_of(name).devices)
+        for device in devices:
+            for precision in precisions:
+                options = Options(precision, device, threads)
+                if len(precisions) * len(devices) * len(installed) == 1 or precision in able.get(device, (precision,)):
+                    found.append((name, options))
+    return found
+
+
+def _told_apart(models: Sequence[str]) -> Iterator[str]:
+    """Return short names, each once."""
+    seen: dict[str, int] = {}
+    for model in models:
+        name = Path(model).name if Path(model).suffix in (*FILES, ".safetensors") else model
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+
+
+def _network(
+    name: str,
+    model: str,
+    shapes: Sequence[tuple[int, ...]],
+    weights: str | None,
+    full: str | None,
+    seed: int,
+) -> Network:
+    if Path(model).suffix in FILES:
+        return Network.of_file(name, model)
+    is_saved = model.endswith(".safetensors")
+    subject = find_subject(model, shapes, None if is_saved else weights, seed, full if is_saved else None)
+    return Network.of_model(name, subject.model, subject.example)
+
+
+def _bar(quiet: bool, rows: int) -> Progress:
+    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(f"{{task.completed:.0f}}/{rows}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

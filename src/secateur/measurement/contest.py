@@ -1,0 +1,243 @@
+"""Networks timed side by side, in turns, apart from the process that asks: nobody is favoured, the machine survives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from secateur.errors import MeasurementError, SecateurError
+from secateur.measurement import memory
+from secateur.measurement.statistics import Ratio, Spread, paired_ratio
+from secateur.measurement.worker import Job, work
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import runtime_of
+from secateur.runtimes.session import Options
+from secateur.runtimes.shapes import Sizes
+
+OPENINGS, ROUNDS = 5, 6  # rounds of each opening, at least; even, since every other one runs in the reverse order
+MOST_ROUNDS = 40
+LONG_OPENING = 3000.0  # milliseconds, above which a network is opened once
+PAUSE = 0.004  # seconds between turns, in which another runtime's threads stop waiting for work
+STALLED = 900.0  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one network took in one runtime, precision and size; without times, `why` says why.
+
+    Attributes:
+        milliseconds: of a call in each round, a tuple for each opening.
+        load_ms: of opening the network, alone in a fresh process.
+        first_ms: of the first call there.
+        peak_bytes: the most memory that this process held.
+    """
+
+    network: str
+    runtime: str
+    precision: str
+    device: str
+    sizes: Sizes
+    milliseconds: tuple[tuple[float, ...], ...] = ()
+    load_ms: float = 0.0
+    first_ms: float = 0.0
+    peak_bytes: int | None = None
+    status: str = "measured"  # or "OOM" or "failed"
+    why: str = ""
+
+    @property
+    def spread(self) -> Spread:
+        """The median and the percentiles of a call, in milliseconds."""
+        return Spread.of([one for opening in self.milliseconds for one in opening])
+
+    @property
+    def throughput(self) -> float:
+        """Samples a second."""
+        return 1e3 * (self.sizes.batch or 1) / self.spread.median
+
+    def times_as_fast_as(self, first: Cell) -> Ratio | None:
+        """Return how many times as fast as another network of the same turns this one is."""
+        if not self.milliseconds or not first.milliseconds:
+            return None
+        return paired_ratio(first.milliseconds, self.milliseconds)
+
+
+def contest(
+    networks: Sequence[Network],
+    runtime: str,
+    options: Options,
+    sizes: Sizes,
+    seconds: float = 5.0,
+    tell: Callable[[str], object] = len,
+) -> list[Cell]:
+    """Time networks in turns, in one runtime at one size, in a process with a limit on its memory.
+
+    First each is opened alone, in a process of its own: what does not fit into memory, or cannot be opened, is found
+    out there. Those that are left then run in one process, where they share whatever disturbs it.
+
+    Args:
+        networks: the candidates, of different names; times are compared with the first.
+        runtime: the runtime's name.
+        options: precision, device and threads.
+        sizes: batch, height and width.
+        seconds: so long the turns take in all, or longer for the least number of rounds.
+        tell: hears what is being done.
+
+    Raises:
+        MeasurementError: there is no network, or two have one name.
+        RuntimeUnfitError: there is no such runtime.
+    """
+    if not networks or len({network.name for network in networks}) < len(networks):
+        raise MeasurementError("Networks are measured by name, each once. Name at least one, and none twice.")
+    takes_modules = runtime_of(runtime).runs_modules
+    job = Job(runtime, options, sizes, memory.allowance())
+    taken = {network.name: _Taken() for network in networks}
+    packed: dict[str, bytes] = {}
+    for network in networks:
+        tell(f"{network.name} alone")
+        own = taken[network.name]
+        try:
+            packed[network.name] = network.packed(takes_modules)
+        except SecateurError as error:
+            own.status, own.why = "failed", str(error)
+        else:
+            _open_alone(job, network.name, packed[network.name], own)
+    _take_turns(job, {name: packed[name] for name, own in taken.items() if not own.status}, taken, seconds, tell)
+    return [
+        Cell(network.name, runtime, options.precision, options.device, sizes, **taken[network.name].result())
+        for network in networks
+    ]
+
+
+@dataclass
+class _Taken:
+    """What is known of a network so far; `status` is empty while all is well."""
+
+    milliseconds: list[list[float]] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    status: str = ""
+    why: str = ""
+
+    def result(self) -> dict[str, Any]:
+        if self.status:
+            return {"status": self.status, "why": self.why}
+        return {"milliseconds": tuple(tuple(one) for one in self.milliseconds if one), **self.details}
+
+
+class _Child:
+    """The other end of a worker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.alive = True
+
+    def ask(self, taken: _Taken, *what: Any) -> Any:
+        """Ask for something about a network; None, with the reason noted, if it did not work."""
+        try:
+            self.connection.send(what)
+            if not self.connection.poll(STALLED):
+                raise TimeoutError
+            word, *said = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.alive = False
+            taken.status, taken.why = "OOM", "the process was killed, most likely for memory"
+            if isinstance(error, TimeoutError):
+                taken.status, taken.why = "failed", f"no answer for {STALLED:.0f} seconds"
+            return None
+        if word == "failed":
+            taken.status, taken.why = said
+            return None
+        return said[0]
+
+
+def _open_alone(job: Job, name: str, network: bytes, taken: _Taken) -> None:
+    with _child(job) as child:
+        details = child.ask(taken, "open", name, network)
+        if details is not None:
+            taken.details = {**details, "peak_bytes": child.ask(taken, "peak")}
+
+
+def _take_turns(
+    job: Job,
+    packed: Mapping[str, bytes],
+    taken: Mapping[str, _Taken],
+    seconds: float,
+    tell: Callable[[str], object],
+) -> None:
+    """Open all that are left, let each run in turn, and open them again, until there are rounds enough."""
+    left = dict(packed)
+    while left:
+        with _child(job) as child:
+            failed = _openings(child, left, taken, seconds, tell)
+        if not failed:
+            return
+        for name in left:  # times of different company are not compared
+            taken[name].milliseconds.clear()
+        left = {name: network for name, network in left.items() if not taken[name].status}
+
+
+def _openings(
+    child: _Child,
+    packed: Mapping[str, bytes],
+    taken: Mapping[str, _Taken],
+    seconds: float,
+    tell: Callable[[str], object],
+) -> bool:
+    """Measure in one process; tell whether a network failed on the way."""
+    slow = any(taken[name].details["load_ms"] + taken[name].details["first_ms"] > LONG_OPENING for name in packed)
+    for opening in range(OPENINGS):
+        for name, network in packed.items():
+            if opening == 0 or not slow:
+                tell(f"opening {name}")
+                if child.ask(taken[name], "open", name, network) is None:
+                    return True
+            taken[name].milliseconds.append([])
+        start = time.perf_counter()
+        for number in range(MOST_ROUNDS):
+            if number >= ROUNDS and number % 2 == 0 and time.perf_counter() - start > seconds / OPENINGS:
+                break
+            tell(f"round {number + 1} of opening {opening + 1}")
+            for name in list(packed)[:: -1 if number % 2 else 1]:
+                milliseconds = child.ask(taken[name], "turn", name)
+                if milliseconds is None:
+                    return True
+                taken[name].milliseconds[-1].append(milliseconds)
+                time.sleep(PAUSE)
+    return False
+
+
+@contextmanager
+def _child(job: Job) -> Iterator[_Child]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, job), daemon=True)
+    with _environment({"OMP_NUM_THREADS": str(job.options.threads)} if job.options.threads else {}):
+        process.start()
+    theirs.close()
+    try:
+        yield _Child(ours)
+    finally:
+        ours.close()
+        process.join(2)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

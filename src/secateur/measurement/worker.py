@@ -1,0 +1,124 @@
+"""A process that opens networks and times them, one turn whenever it is told to."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import SecateurError
+from secateur.measurement import memory
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import open_network
+from secateur.runtimes.session import Options
+from secateur.runtimes.shapes import Sizes
+
+SHORTEST = 0.010  # seconds of a turn; quicker networks run several times in one
+_STEADY, _MOST_WARMING, _LONGEST_WARMING = 0.05, 20, 10.0  # share, turns, seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of a table: how networks are opened, and how much memory the process may take."""
+
+    runtime: str
+    options: Options
+    sizes: Sizes
+    memory: int | None
+
+
+@dataclass
+class _Open:
+    run: Callable[[], Any]
+    repeats: int
+
+
+def work(connection: Connection, job: Job) -> None:
+    """Answer what is asked until the other end closes.
+
+    ("open", name, network as bytes) opens and warms up, also again: seconds of opening and of the first call in
+    milliseconds. ("turn", name): milliseconds of a call. ("peak",): bytes. An answer is ("fine", value) or ("failed",
+    kind, why), where out of memory is a kind of its own.
+    """
+    memory.limit(job.memory)
+    _hush()
+    networks: dict[str, Network] = {}
+    opened: dict[str, _Open] = {}
+    while True:
+        try:
+            what, *given = connection.recv()
+        except (EOFError, OSError, KeyboardInterrupt):
+            return
+        try:
+            connection.send(("fine", _answer(what, given, job, networks, opened)))
+        except MemoryError:
+            connection.send(("failed", "OOM", "out of memory"))
+        except KeyboardInterrupt:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the table goes on
+            kind = "OOM" if _is_memory(error) else "failed"
+            why = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
+            connection.send(("failed", kind, " ".join(why.split())))
+
+
+def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network], opened: dict[str, _Open]) -> Any:
+    if what == "peak":
+        return memory.peak()
+    name = given[0]
+    if what == "turn":
+        return _turn(opened[name].run, opened[name].repeats)
+    opened.pop(name, None)  # before the next one takes its memory
+    if name not in networks:
+        networks[name] = pickle.loads(given[1])  # noqa: S301 - made by the process that started this one
+    run, details = _run_of(networks[name], job)
+    opened[name] = _Open(run, _warmed(run))
+    return details
+
+
+def _hush() -> None:
+    """Let nothing that a runtime prints into the tables of the process that started this one."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+
+
+def _run_of(network: Network, job: Job) -> tuple[Callable[[], Any], dict[str, float]]:
+    inputs = [one.numpy() for one in network.inputs(job.sizes)]
+    start = time.perf_counter()
+    session = open_network(network, job.runtime, job.options)
+    ready = time.perf_counter()
+    run = session.bound(inputs)
+    run()
+    return run, {"load_ms": (ready - start) * 1e3, "first_ms": (time.perf_counter() - ready) * 1e3}
+
+
+def _warmed(run: Callable[[], Any]) -> int:
+    """Run until the times are steady, and return how often a turn is to run."""
+    taken: list[float] = []
+    start, repeats = time.perf_counter(), 1
+    while len(taken) < _MOST_WARMING and time.perf_counter() - start < _LONGEST_WARMING:
+        taken.append(_turn(run, repeats))
+        repeats = max(repeats, int(np.ceil(SHORTEST * 1e3 / max(taken[-1], 1e-6))))
+        last = taken[-3:]
+        if len(last) == 3 and max(last) - min(last) < _STEADY * min(last):
+            break
+    return repeats
+
+
+def _turn(run: Callable[[], Any], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) * 1e3 / repeats
+
+
+def _is_memory(error: Exception) -> bool:
+    words = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+    return any(word in str(error).lower() for word in words)

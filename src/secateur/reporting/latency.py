@@ -1,0 +1,152 @@
+"""Tables and a figure of what networks took: by batch, side by side, with the ratio to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from secateur.artifact.atomic import write_atomically
+from secateur.measurement.contest import Cell
+from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = ("#6B7580", AFTER, "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all eyes
+Key = tuple[str, str, str]  # runtime, precision, device
+
+
+def latency_tables(cells: Sequence[Cell]) -> list[Table]:
+    """Return a table for each runtime, precision and device: a row for each batch, a column for each network."""
+    return [_table(key, list(own)) for key, own in groupby(cells, _key)]
+
+
+def _key(cell: Cell) -> Key:
+    return cell.runtime, cell.precision, cell.device
+
+
+def _table(key: Key, cells: list[Cell]) -> Table:
+    runtime, precision, device = key
+    names = list(dict.fromkeys(cell.network for cell in cells))
+    table = Table(title=f"{runtime} {precision} on {device}, ms a call", title_justify="left", title_style="bold")
+    table.add_column("batch", justify="right")
+    for number, name in enumerate(names):
+        table.add_column(Text(name), justify="right")
+        table.add_column("10–90 %", justify="right", style="dim")
+        table.add_column("a second", justify="right")
+        table.add_column("peak", justify="right", style="dim")
+        if number:
+            table.add_column("times as fast", justify="right", style="bold")
+    for sizes, row in groupby(cells, lambda cell: cell.sizes):
+        first, *others = row
+        table.add_row(str(sizes.batch), *_columns(first), *(text for one in others for text in _compared(one, first)))
+    return table
+
+
+def _columns(cell: Cell) -> list[str]:
+    if not cell.milliseconds:
+        return [cell.status, "", "", ""]
+    spread, peak = cell.spread, cell.peak_bytes
+    shown = [number_of(value) for value in (spread.median, spread.low, spread.high)]
+    return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), f"{peak / 2**20:.0f} MB" if peak else ""]
+
+
+def _compared(cell: Cell, first: Cell) -> list[str]:
+    ratio = cell.times_as_fast_as(first)
+    return [
+        *_columns(cell),
+        "" if ratio is None else f"{number_of(ratio.value)} ({number_of(ratio.low)}–{number_of(ratio.high)})",
+    ]
+
+
+def number_of(value: float) -> str:
+    """Write a positive number with three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def failures(cells: Iterable[Cell]) -> list[str]:
+    """Return a line for each cell that was not measured, with the reason."""
+    return [
+        f"{cell.network}, {cell.runtime} {cell.precision}, {cell.sizes}: {cell.status}, {cell.why}"
+        for cell in cells
+        if not cell.milliseconds
+    ]
+
+
+def latency_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return the cells for machines: times in milliseconds, the ratio to the first network of each row."""
+    found = []
+    for _, row in groupby(cells, lambda cell: (*_key(cell), cell.sizes)):
+        first, *others = row
+        for cell in (first, *others):
+            ratio = cell.times_as_fast_as(first) if cell is not first else None
+            document = asdict(cell)
+            document["median_ms"] = cell.spread.median if cell.milliseconds else None
+            document["times_as_fast"] = None if ratio is None else asdict(ratio)
+            found.append(document)
+    return found
+
+
+def draw_latency(cells: Sequence[Cell], title: str, path: str | Path) -> None:
+    """Draw time by batch, a line for each network and a panel for each runtime and precision, on logarithmic axes.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+        RuntimeMissingError: matplotlib is not installed.
+    """
+    check_figure(path)
+    matplotlib = import_matplotlib()
+    from matplotlib.figure import Figure
+
+    panels = [(key, list(own)) for key, own in groupby(cells, _key)]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * columns + 0.4, 2.9 * rows + 0.6), layout="constrained", facecolor="white")
+        figure.suptitle(title, x=0.012, ha="left", fontsize=10, fontweight="bold")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes, (key, own) in zip(grid, panels, strict=False):
+            _draw_panel(axes, f"{key[0]} {key[1]} on {key[2]}", own)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        grid[0].legend(frameon=False, loc="upper left")
+        data = BytesIO()
+        kind = Path(path).suffix.lower().lstrip(".")
+        metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
+        figure.savefig(data, format=kind, dpi=160, metadata=metadata)
+    write_atomically(path, data.getvalue())
+
+
+def _draw_panel(axes: Axes, title: str, cells: Sequence[Cell]) -> None:
+    names = list(dict.fromkeys(cell.network for cell in cells))
+    batches = sorted({cell.sizes.batch or 1 for cell in cells})
+    for name, colour in zip(names, _COLOURS * len(names), strict=False):
+        own = [cell for cell in cells if cell.network == name]
+        measured = [(cell.sizes.batch or 1, cell.spread) for cell in own if cell.milliseconds]
+        places, spreads = [batch for batch, _ in measured], [spread for _, spread in measured]
+        axes.fill_between(
+            places, [one.low for one in spreads], [one.high for one in spreads], color=colour, alpha=0.2, linewidth=0
+        )
+        axes.plot(places, [one.median for one in spreads], color=colour, marker="o", markersize=3.5, label=name)
+        for cell in own:
+            if not cell.milliseconds:
+                axes.annotate(
+                    f"{cell.status}: {name}", (cell.sizes.batch or 1, 0.98), xycoords=("data", "axes fraction"),
+                    rotation=90, ha="center", va="top", fontsize=6.5, color=colour,
+                )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="ms a call")
+    axes.set_xticks(batches, [str(batch) for batch in batches], minor=False)
+    axes.minorticks_off()
+    axes.set_title(title, loc="left", fontsize=8.5, color=INK, pad=3)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(length=0, pad=2, labelcolor=FAINT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(visible=True, color=BEFORE, linewidth=0.5)
+    axes.set_axisbelow(True)

@@ -1,0 +1,162 @@
+"""A model as an ONNX file: named inputs and outputs, free sizes where the model allows them, checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.errors import ExportError, RuntimeUnfitError
+from secateur.runtimes.forms import InferenceForm, evaluating
+from secateur.runtimes.packages import require
+from secateur.runtimes.shapes import AXES, STEP, Shapes, Sizes, output_shapes, random_inputs
+
+OPSET = 17
+Axes = dict[str, dict[int, str]]
+
+_log = logging.getLogger("secateur")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file, and which sizes of it are free."""
+
+    path: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    free: tuple[str, ...]  # of "batch", "height", "width"
+
+
+def export_onnx(
+    form: InferenceForm,
+    example: Sequence[torch.Tensor],
+    path: Path,
+    free: Collection[str] | None = None,
+    opset: int = OPSET,
+    metadata: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write a model as ONNX.
+
+    Args:
+        form: the model as it is deployed.
+        example: its inputs.
+        path: the file; written in place, so give one that nobody reads yet.
+        free: which of "batch", "height" and "width" a user of the file may choose; None: all that the model takes.
+        opset: version of the operators.
+        metadata: what the file is to say of itself, as JSON.
+
+    Raises:
+        RuntimeMissingError: onnx is not installed.
+        RuntimeUnfitError: the model does not take other sizes, though `free` asks for them.
+        ExportError: an operator has no counterpart in ONNX (says which), or the file is not sound.
+    """
+    onnx = require("onnx")
+    axes, chosen = free_axes(form, example, free)
+    _write(form, example, path, axes, opset)
+    model = onnx.load(str(path))
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"The ONNX file of {type(form.model).__name__} is not sound: {error}") from error
+    onnx.save(model, str(path))
+    return Exported(path, form.inputs, form.outputs, chosen)
+
+
+def free_axes(
+    form: InferenceForm, example: Sequence[torch.Tensor], free: Collection[str] | None
+) -> tuple[Axes, tuple[str, ...]]:
+    """Return, by input and output, the names of the dimensions that may change, and which sizes these are.
+
+    Raises:
+        RuntimeUnfitError: one was asked for, and the model does not take another size.
+    """
+    shapes = tuple(tuple(one.shape) for one in example)
+    before = output_shapes(form, example)
+    axes: Axes = {name: {} for name in (*form.inputs, *form.outputs)}
+    chosen = []
+    for word in AXES.values():
+        if free is not None and word not in free:
+            continue
+        try:
+            after_in, after_out = _at_another(form, example, shapes, word)
+        except RuntimeUnfitError:
+            if free is not None:
+                raise
+            continue
+        if after_in == shapes:
+            continue
+        chosen.append(word)
+        for name, old, new in zip(
+            (*form.inputs, *form.outputs), (*shapes, *before), (*after_in, *after_out), strict=True
+        ):
+            axes[name].update({dim: word for dim, (a, b) in enumerate(zip(old, new, strict=True)) if a != b})
+    return axes, tuple(chosen)
+
+
+def _at_another(
+    form: InferenceForm, example: Sequence[torch.Tensor], shapes: Shapes, word: str
+) -> tuple[Shapes, Shapes]:
+    """Return the shapes of inputs and outputs with one size changed."""
+    picture = next((shape for shape in shapes if len(shape) == 4), None)
+    now = {"batch": shapes[0][0] if shapes[0] else 1}
+    if picture is not None:
+        now |= {"height": picture[2], "width": picture[3]}
+    if word not in now:
+        return shapes, ()
+    step = 1 if word == "batch" else STEP
+    other = Sizes(**{word: now[word] + step}).of(shapes)
+    return other, output_shapes(form, random_inputs(other, [one.dtype for one in example]))
+
+
+def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axes: Axes, opset: int) -> None:
+    """Export by torch's tracer; by its newer exporter where the tracer fails."""
+    require("onnxscript")  # or torch tells of it in its own words
+    options: dict[str, Any] = {
+        "input_names": list(form.inputs),
+        "output_names": list(form.outputs),
+        "opset_version": opset,
+    }
+    with evaluating(form), torch.no_grad(), _quiet():
+        try:
+            torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
+            return
+        except Exception as error:  # noqa: BLE001 - foreign code may fail in any way
+            first = error
+        try:
+            torch.onnx.export(form, tuple(example), str(path), dynamo=True, external_data=False, **options)
+        except Exception as error:
+            raise ExportError(
+                f"{type(form.model).__name__} does not go into ONNX: {_one_line(first)} "
+                f"By torch's newer exporter: {_one_line(error)}"
+            ) from error
+    _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporters from telling their users what only their authors can change."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [one.level for one in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,173 @@
+"""What a runtime opens: a model with its example, or a file that somebody exported."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import ArtifactError, RuntimeUnfitError
+from secateur.graph.calls import calls_of
+from secateur.runtimes.exporting import Exported, export_onnx
+from secateur.runtimes.forms import InferenceForm, inference_form
+from secateur.runtimes.packages import require
+from secateur.runtimes.quantizing import Samples
+from secateur.runtimes.shapes import Sizes, random_inputs
+
+FILES = (".onnx", ".xml")
+_RANDOM_SAMPLES = 2
+
+
+class Network:
+    """A network that runtimes open.
+
+    Attributes:
+        name: what tables call it.
+        form: the model as it is deployed; None if there is only a file.
+        file: the ONNX or IR file that it came as; None for a model.
+        shapes: of the inputs; in a file a free dimension is None.
+        dtypes: of the inputs.
+        samples: inputs to calibrate INT8 on; while there are none, random ones, which are good for timing alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        form: InferenceForm | None,
+        file: Path | None,
+        shapes: Sequence[Sequence[int | None]],
+        dtypes: Sequence[torch.dtype],
+    ) -> None:
+        self.name, self.form, self.file = name, form, file
+        self.shapes, self.dtypes = tuple(map(tuple, shapes)), tuple(dtypes)
+        self.samples: Samples = ()
+
+    @classmethod
+    def of_model(cls, name: str, model: nn.Module, example: Any) -> Network:
+        """Take a model; of one of the zoo the form that leaves out what only training needs.
+
+        Raises:
+            RuntimeUnfitError: it is called several times, with tensors in containers, or returns none.
+        """
+        form = inference_form(model, example)
+        tensors = calls_of(example)[0].tensors()
+        return cls(name, form, None, [tuple(one.shape) for one in tensors], [one.dtype for one in tensors])
+
+    @classmethod
+    def of_file(cls, name: str, path: str | Path) -> Network:
+        """Take an ONNX file, or the .xml of an OpenVINO IR.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+            RuntimeMissingError: the package that reads it is not installed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ArtifactError(f"{path} is not there. Check the path.")
+        shapes, dtypes = _inputs_of_onnx(path) if path.suffix == ".onnx" else _inputs_of_ir(path)
+        return cls(name, None, path, shapes, dtypes)
+
+    def inputs(self, sizes: Sizes, seed: int = 0) -> tuple[torch.Tensor, ...]:
+        """Return random inputs of a size.
+
+        Raises:
+            RuntimeUnfitError: the file leaves a size open that is not given, or is fixed to another.
+        """
+        known = [[1 if size is None else size for size in shape] for shape in self.shapes]
+        wanted = sizes.of(known)
+        for shape, asked in zip(self.shapes, wanted, strict=True):
+            for size, one in zip(shape, asked, strict=True):
+                if self.file is not None and size is not None and size != one:
+                    raise RuntimeUnfitError(f"{self.file} is fixed to inputs of {_shown(shape)}, not {_shown(asked)}.")
+        if any(
+            size is None and one == 1 for a, b in zip(self.shapes, wanted, strict=True) for size, one in _inner(a, b)
+        ):
+            raise RuntimeUnfitError(f"{self.file} leaves the size of pictures open. Give one, such as 512x512.")
+        return random_inputs(wanted, self.dtypes, seed)
+
+    def packed(self, with_model: bool) -> bytes:
+        """Return the network as bytes, for a process that this one starts; without its model if an export will do.
+
+        Raises:
+            RuntimeUnfitError: the model cannot be sent to another process.
+        """
+        if not with_model and self.form is not None:
+            self.exported  # noqa: B018 - made here, once for all
+        twin = copy.copy(self)
+        twin.form = self.form if with_model else None
+        try:
+            return pickle.dumps(twin)
+        except Exception as error:
+            raise RuntimeUnfitError(
+                f"{self.name} cannot be sent to another process: {error}. Make it of classes and functions that can be "
+                "imported, or measure its exported file."
+            ) from error
+
+    def calibration(self) -> Samples:
+        """Return the samples, or random inputs at the example's size."""
+        if self.samples:
+            return self.samples
+        return [[one.numpy() for one in self.inputs(Sizes(), seed)] for seed in range(_RANDOM_SAMPLES)]
+
+    @cached_property
+    def exported(self) -> Exported:
+        """The network as an ONNX file, made at the first use and gone with this object."""
+        if self.form is None:
+            assert self.file is not None
+            if self.file.suffix != ".onnx":
+                raise RuntimeUnfitError(f"{self.file} is an OpenVINO IR, which OpenVINO alone opens.")
+            return Exported(self.file, (), (), ())
+        folder = tempfile.mkdtemp(prefix="secateur-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        example = random_inputs(Sizes().of([[size or 1 for size in shape] for shape in self.shapes]), self.dtypes)
+        return export_onnx(self.form, example, Path(folder) / "network.onnx")
+
+
+def _inner(shape: Sequence[int | None], asked: Sequence[int]) -> list[tuple[int | None, int]]:
+    """Return the sizes but the batch's, which may be one."""
+    return list(zip(shape, asked, strict=True))[1:]
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
+def _inputs_of_onnx(path: Path) -> tuple[list[list[int | None]], list[torch.dtype]]:
+    onnx = require("onnx")
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:
+        raise ArtifactError(f"{path} is no ONNX file, or a damaged one: {error}. Export it again.") from error
+    weights = {one.name for one in graph.initializer}
+    inputs = [one for one in graph.input if one.name not in weights]
+    shapes = [
+        [dim.dim_value if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim]
+        for one in inputs
+    ]
+    kinds = [onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type) for one in inputs]
+    return shapes, [torch.from_numpy(_empty(kind)).dtype for kind in kinds]
+
+
+def _empty(kind: Any) -> Any:
+    import numpy as np
+
+    return np.empty(0, kind)
+
+
+def _inputs_of_ir(path: Path) -> tuple[list[list[int | None]], list[torch.dtype]]:
+    openvino = require("openvino")
+    try:
+        model = openvino.Core().read_model(str(path))
+    except Exception as error:
+        raise ArtifactError(f"{path} is no OpenVINO IR, or a damaged one: {error}. Export it again.") from error
+    shapes = [[dim.get_length() if dim.is_static else None for dim in one.get_partial_shape()] for one in model.inputs]
+    return shapes, [torch.from_numpy(_empty(one.get_element_type().to_dtype())).dtype for one in model.inputs]

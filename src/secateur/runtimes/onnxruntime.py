@@ -1,0 +1,99 @@
+"""ONNX Runtime, on the processor or on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from secateur.errors import RuntimeUnfitError
+from secateur.runtimes.network import Network
+from secateur.runtimes.packages import require
+from secateur.runtimes.quantizing import quantized_onnx
+from secateur.runtimes.runtime import Runtime
+from secateur.runtimes.session import Arrays, Options, Session
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def devices() -> tuple[str, ...]:
+    """Return the devices that this build computes on."""
+    there = require("onnxruntime").get_available_providers()
+    return tuple(device for device, provider in PROVIDERS.items() if provider in there)
+
+
+def precisions(_: str) -> tuple[str, ...]:
+    """Return the precisions that a device computes in."""
+    return ("fp32", "fp16", "int8")
+
+
+def open_onnx(network: Network, options: Options) -> Session:
+    """Open a network in ONNX Runtime; weights and operators in fp16 if asked for, inputs and outputs stay as they are.
+
+    Raises:
+        RuntimeUnfitError: the file is no ONNX, or an operator of it is missing (says which).
+        ExportError: the model does not go into ONNX.
+    """
+    path = network.exported.path
+    if options.precision == "int8":
+        return OnnxSession(quantized_onnx(path, network.calibration()), options)
+    return OnnxSession(path if options.precision == "fp32" else _halved(path), options)
+
+
+class OnnxSession(Session):
+    """An ONNX file in ONNX Runtime."""
+
+    def __init__(self, source: Path | bytes, options: Options) -> None:
+        ort = require("onnxruntime")
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3  # errors
+        settings.intra_op_num_threads = options.threads
+        try:
+            self.session = ort.InferenceSession(
+                source if isinstance(source, bytes) else str(source), settings, providers=[PROVIDERS[options.device]]
+            )
+        except Exception as error:
+            name = source if isinstance(source, Path) else "The network"
+            raise RuntimeUnfitError(f"{name} does not open in ONNX Runtime: {' '.join(str(error).split())}") from error
+        super().__init__(
+            [one.name for one in self.session.get_inputs()], [one.name for one in self.session.get_outputs()]
+        )
+        self.device = options.device
+
+    @override
+    def bound(self, arrays: Arrays) -> Callable[[], Any]:
+        if self.device == "cpu":
+            given = {name: np.ascontiguousarray(one) for name, one in zip(self.inputs, arrays, strict=True)}
+            return lambda: self.session.run(None, given)
+        binding = self.session.io_binding()
+        ort = require("onnxruntime")
+        for name, one in zip(self.inputs, arrays, strict=True):
+            binding.bind_ortvalue_input(
+                name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(one), self.device, 0)
+            )
+        for name in self.outputs:
+            binding.bind_output(name, self.device)
+
+        def run() -> Any:
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return binding.get_outputs()
+
+        return run
+
+    @override
+    def read(self, result: Any) -> tuple[np.ndarray, ...]:
+        return tuple(one if isinstance(one, np.ndarray) else one.numpy() for one in result)
+
+
+def _halved(path: Path) -> bytes:
+    """Return an ONNX file with weights and operators in fp16."""
+    onnx, float16 = require("onnx"), require("onnxruntime.transformers.float16")
+    model = float16.convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
+    return model.SerializeToString()
+
+
+ONNX_RUNTIME = Runtime("onnxruntime", "onnxruntime", devices, precisions, open_onnx)

@@ -1,0 +1,87 @@
+"""OpenVINO, on the processor or on an Intel GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from secateur.errors import RuntimeUnfitError
+from secateur.runtimes.network import Network
+from secateur.runtimes.packages import require
+from secateur.runtimes.quantizing import quantized_ir
+from secateur.runtimes.runtime import Runtime
+from secateur.runtimes.session import Arrays, Options, Session
+
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
+_CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+
+def devices() -> tuple[str, ...]:
+    """Return the devices that this machine has."""
+    there = require("openvino").Core().available_devices
+    return tuple(device.lower() for device in ("CPU", "GPU") if any(one.startswith(device) for one in there))
+
+
+def precisions(device: str) -> tuple[str, ...]:
+    """Return the precisions that a device computes in, other ones in fp32."""
+    able = require("openvino").Core().get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
+    return tuple(precision for precision, word in _CAPABILITIES.items() if word in able)
+
+
+def open_openvino(network: Network, options: Options) -> Session:
+    """Open a network in OpenVINO; the arithmetic is the one asked for, whatever the device would take by itself.
+
+    Raises:
+        RuntimeUnfitError: it cannot be compiled (says why).
+        ExportError: the model does not go into ONNX.
+    """
+    path = network.file if network.file is not None else network.exported.path
+    core = require("openvino").Core()
+    try:
+        model = core.read_model(str(path))
+        if options.precision == "int8":
+            model = quantized_ir(model, network.calibration())
+        return OpenVinoSession(core, model, options)
+    except RuntimeError as error:
+        raise RuntimeUnfitError(f"{network.name} does not open in OpenVINO: {' '.join(str(error).split())}") from error
+
+
+class OpenVinoSession(Session):
+    """A model of OpenVINO, compiled for a device."""
+
+    def __init__(self, core: Any, model: Any, options: Options) -> None:
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": HINTS[options.precision],
+        }
+        if options.threads and options.device == "cpu":
+            settings["INFERENCE_NUM_THREADS"] = options.threads
+        self.compiled = core.compile_model(model, options.device.upper(), settings)
+        super().__init__(*([_name(one) for one in ports] for ports in (model.inputs, model.outputs)))
+
+    @override
+    def bound(self, arrays: Arrays) -> Callable[[], Any]:
+        request = self.compiled.create_infer_request()
+        tensor = require("openvino").Tensor
+        for place, one in enumerate(arrays):
+            request.set_input_tensor(place, tensor(np.ascontiguousarray(one)))
+
+        def run() -> Any:
+            request.infer()
+            return request
+
+        return run
+
+    @override
+    def read(self, result: Any) -> tuple[np.ndarray, ...]:
+        return tuple(result.get_output_tensor(place).data.copy() for place in range(len(self.outputs)))
+
+
+def _name(port: Any) -> str:
+    return port.get_any_name() if port.get_names() else "output"
+
+
+OPENVINO = Runtime("openvino", "openvino", devices, precisions, open_openvino)

@@ -1,0 +1,45 @@
+"""Optional packages: imported where they are used, and named with the extra that brings them where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+from secateur.errors import RuntimeMissingError
+
+EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "openvino"}
+
+
+def require(package: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        RuntimeMissingError: it is not installed, or broken.
+
+    Example:
+        >>> require("no_such_package")
+        Traceback (most recent call last):
+        secateur.errors.RuntimeMissingError: no_such_package is not installed. Run: pip install no_such_package
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise RuntimeMissingError(f"{package} does not import: {error}. Install what it asks for.") from error
+        extra = EXTRAS.get(package.partition(".")[0])
+        wanted = f"'secateur[{extra}]'" if extra else package
+        raise RuntimeMissingError(f"{package} is not installed. Run: pip install {wanted}") from None
+    except Exception as error:
+        raise RuntimeMissingError(f"{package} does not import: {error}. Install it again.") from error
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a package is there, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package."""
+    return importlib.metadata.version(package)

@@ -1,0 +1,102 @@
+"""Networks in INT8, calibrated on inputs of the user's own; weights by channel, activations by tensor."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import ExportError
+from secateur.runtimes.packages import require
+
+Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
+
+
+def quantized_onnx(path: Path, samples: Samples, keep_float: Sequence[str] = ()) -> bytes:
+    """Return an ONNX file in INT8, as pairs of QuantizeLinear and DequantizeLinear, by ONNX Runtime.
+
+    Args:
+        path: the file in fp32.
+        samples: what it is calibrated on.
+        keep_float: names of nodes that stay in fp32.
+
+    Raises:
+        ExportError: ONNX Runtime cannot quantise it (says why).
+    """
+    quantization = require("onnxruntime.quantization")
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, _quiet():
+        prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        try:
+            quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+            names = [one.name for one in require("onnx").load(str(prepared)).graph.input]
+            quantization.quantize_static(
+                str(prepared),
+                str(out),
+                _reader(quantization, names, samples),
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                nodes_to_exclude=list(keep_float),
+            )
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime does not quantise the network: {' '.join(str(error).split())}") from error
+        return out.read_bytes()
+
+
+def _reader(quantization: Any, names: Sequence[str], samples: Samples) -> Any:
+    class Reader(quantization.CalibrationDataReader):
+        """Hands the samples out one by one."""
+
+        def __init__(self) -> None:
+            self.left: Iterator[Sequence[np.ndarray]] = iter(samples)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            sample = next(self.left, None)
+            return None if sample is None else dict(zip(names, sample, strict=True))
+
+    return Reader()
+
+
+def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -> Any:
+    """Return a model of OpenVINO in INT8, by NNCF.
+
+    Args:
+        model: the model in fp32; it is not changed.
+        samples: what it is calibrated on.
+        keep_float: names of nodes that stay in fp32.
+
+    Raises:
+        ExportError: NNCF cannot quantise it (says why).
+    """
+    nncf = require("nncf")
+    with _quiet():
+        try:
+            return nncf.quantize(
+                model,
+                nncf.Dataset([list(sample) for sample in samples]),
+                subset_size=len(samples),
+                ignored_scope=nncf.IgnoredScope(names=list(keep_float)) if keep_float else None,
+            )
+        except Exception as error:
+            raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(), logging.getLogger("nncf")]
+    levels = [one.level for one in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)

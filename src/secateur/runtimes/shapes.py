@@ -1,0 +1,73 @@
+"""Sizes of inputs: other batches and pictures than the example's, and which of them a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from secateur.errors import RuntimeUnfitError
+from secateur.runtimes.forms import InferenceForm, evaluating
+
+AXES = {0: "batch", 2: "height", 3: "width"}  # of pictures (N, C, H, W); of anything else only the batch
+STEP = 32  # pixels; what nets that halve their pictures five times are sure to take
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A batch, and height and width of pictures; None: as in the example."""
+
+    batch: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value < 1:
+                raise RuntimeUnfitError(f"A {name} of {value} makes no sense. Give a whole number from 1.")
+
+    def of(self, shapes: Sequence[Sequence[int]]) -> Shapes:
+        """Return the shapes of inputs at this size: every first dimension is the batch's, and pictures have four."""
+        return tuple(self._of(tuple(shape)) for shape in shapes)
+
+    def _of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, *rest = shape or (1,)
+        if not shape:
+            return shape
+        if len(shape) == 4:
+            rest = [rest[0], self.height or rest[1], self.width or rest[2]]
+        return (self.batch or batch, *rest)
+
+    def __str__(self) -> str:
+        size = f" at {self.height}x{self.width}" if self.height and self.width else ""
+        return f"batch {self.batch}{size}" if self.batch else (size.removeprefix(" at ") or "the example's size")
+
+
+def random_inputs(shapes: Shapes, dtypes: Sequence[torch.dtype], seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Return inputs of these shapes: normal, as a prepared picture is; whole numbers and flags are zero."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(shape, generator=generator).to(dtype)
+        if dtype.is_floating_point
+        else torch.zeros(shape, dtype=dtype)
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    )
+
+
+def output_shapes(form: InferenceForm, inputs: Sequence[torch.Tensor]) -> Shapes:
+    """Return the shapes of what a model puts out.
+
+    Raises:
+        RuntimeUnfitError: it does not run on inputs of these sizes.
+    """
+    try:
+        with evaluating(form), torch.inference_mode():
+            return tuple(tuple(output.shape) for output in form(*inputs))
+    except Exception as error:
+        shown = ", ".join("x".join(map(str, one.shape)) for one in inputs)
+        raise RuntimeUnfitError(
+            f"{type(form.model).__name__} does not take {shown}: {' '.join(str(error).split())[:300]}. "
+            f"Try sizes that are multiples of {STEP}."
+        ) from error

@@ -1,0 +1,55 @@
+"""`bench` times models side by side, `runtimes` lists what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_two_models_side_by_side_in_figures_and_a_picture(secateur):
+    assert secateur("prune", "lenet", "-o", "small.safetensors", "--ratio", ".5").code == 0
+    options = ["--batch", "1,2", "--threads", "1", "--seconds", "0", "--figure", "times.png"]
+    found = secateur("bench", "lenet", "small.safetensors", *options, "--json")
+    assert found.code == 0
+    cells = found.json["cells"]
+    assert [(cell["network"], cell["sizes"]["batch"]) for cell in cells] == [
+        ("lenet", 1), ("small.safetensors", 1), ("lenet", 2), ("small.safetensors", 2),
+    ]  # fmt: skip
+    assert all(cell["median_ms"] > 0 for cell in cells)
+    assert [cell["times_as_fast"] is None for cell in cells] == [True, False, True, False]
+    assert found.json["machine"]["cores"] >= 1
+    assert "times.png" in secateur.files()
+
+
+def test_the_table_has_a_row_for_each_batch_and_says_what_failed(secateur):
+    found = secateur("bench", "lenet", "lenet", "--size", "30x30", "--seconds", "0")
+    assert found.code == 1
+    assert "lenet (2), torch fp32, batch 1 at 30x30: failed" in found.out
+    assert "Nothing could be measured" in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--batch", "0"], "'0' is no list of batches"),
+        (["--batch", "1,x"], "'1,x' is no list of batches"),
+        (["--size", "12y"], "'12y' is no size of pictures"),
+        (["--on", "torhc"], "no runtime 'torhc'. Did you mean torch"),
+        (["--precision", "fp7"], "precision='fp7' is not known"),
+        (["--figure", "times.gif"], "must end in .svg or .png"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(secateur, options, expected):
+    found = secateur("bench", "lenet", *options)
+    assert found.code in (1, 2)
+    assert expected in found.err
+    assert found.err.count("\n") == 1
+
+
+def test_runtimes_are_listed(secateur):
+    found = secateur("runtimes", "--json").json
+    names = [one["name"] for one in found["runtimes"]]
+    assert names == ["torch", "torch-channels-last", "torch-compile", "onnxruntime", "openvino"]
+    torch = found["runtimes"][0]
+    assert torch["version"]
+    assert torch["devices"][0][0] == "cpu"
+    assert "fp32" in secateur("runtimes").out
