@@ -1,4 +1,4 @@
-"""Networks in processes of their own: turns are taken, what does not fit is OOM, what fails is told, the rest goes on."""
+"""Networks in processes of their own take turns; what does not fit is OOM, what fails is told, the rest goes on."""
 
 from __future__ import annotations
 

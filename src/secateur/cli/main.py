@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Prove again that a saved model is what its plan promises.",
     "convert": "Between secateur's file, checkpoints, plans alone, and whole models in pickles.",
     "inspect": "What a saved file says of itself; no weights are read.",
+    "export": "Write a model as the file that a runtime opens, and compare its outputs with PyTorch's.",
     "bench": "How long models take in the runtimes that they are deployed to, side by side.",
     "runtimes": "What this machine has to run networks on.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",

@@ -11,6 +11,7 @@ from torch import nn
 from secateur.errors import RuntimeMissingError
 from secateur.runtimes import eager
 from secateur.runtimes.network import Network
+from secateur.runtimes.packages import quiet
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Options, Session
 
@@ -28,7 +29,14 @@ def open_compiled(network: Network, options: Options) -> Session:
 
 
 def _compiled(module: nn.Module) -> Any:
-    return torch.compile(module, dynamic=False)
+    with quiet():
+        compiled = torch.compile(module, dynamic=False)
+
+    def run(*inputs: torch.Tensor) -> Any:
+        with quiet():  # the first call compiles
+            return compiled(*inputs)
+
+    return run
 
 
 COMPILED = Runtime("torch-compile", "torch", eager.devices, eager.precisions, open_compiled, runs_modules=True)

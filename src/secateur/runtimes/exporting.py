@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes.forms import InferenceForm, evaluating
-from secateur.runtimes.packages import require
+from secateur.runtimes.packages import quiet, require
 from secateur.runtimes.shapes import AXES, STEP, Shapes, Sizes, output_shapes, random_inputs
 
 OPSET = 17
@@ -126,7 +124,7 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
         "output_names": list(form.outputs),
         "opset_version": opset,
     }
-    with evaluating(form), torch.no_grad(), _quiet():
+    with evaluating(form), torch.no_grad(), quiet("torch.onnx", "onnxscript"):
         try:
             torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
             return
@@ -140,22 +138,6 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
                 f"By torch's newer exporter: {_one_line(error)}"
             ) from error
     _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporters from telling their users what only their authors can change."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)
 
 
 def _one_line(error: Exception) -> str:

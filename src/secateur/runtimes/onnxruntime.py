@@ -40,7 +40,7 @@ def open_onnx(network: Network, options: Options) -> Session:
     path = network.exported.path
     if options.precision == "int8":
         return OnnxSession(quantized_onnx(path, network.calibration()), options)
-    return OnnxSession(path if options.precision == "fp32" else _halved(path), options)
+    return OnnxSession(path if options.precision == "fp32" else halved(path), options)
 
 
 class OnnxSession(Session):
@@ -89,7 +89,7 @@ class OnnxSession(Session):
         return tuple(one if isinstance(one, np.ndarray) else one.numpy() for one in result)
 
 
-def _halved(path: Path) -> bytes:
+def halved(path: Path) -> bytes:
     """Return an ONNX file with weights and operators in fp16."""
     onnx, float16 = require("onnx"), require("onnxruntime.transformers.float16")
     model = float16.convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from secateur.errors import RuntimeMissingError
@@ -33,6 +37,21 @@ def require(package: str) -> Any:
         raise RuntimeMissingError(f"{package} is not installed. Run: pip install {wanted}") from None
     except Exception as error:
         raise RuntimeMissingError(f"{package} does not import: {error}. Install it again.") from error
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep packages from warning users of what only the packages' authors can change."""
+    listening = [(logging.getLogger(name), logging.getLogger(name).level) for name in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger, _ in listening:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in listening:
+                logger.setLevel(level)
 
 
 def is_installed(package: str) -> bool:

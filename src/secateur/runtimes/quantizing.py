@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from secateur.errors import ExportError
-from secateur.runtimes.packages import require
+from secateur.runtimes.packages import quiet, require
 
 Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
 
@@ -30,7 +27,7 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Sequence[str] = ())
         ExportError: ONNX Runtime cannot quantise it (says why).
     """
     quantization = require("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, quiet("", "nncf"):
         prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
             quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
@@ -75,7 +72,7 @@ def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -
         ExportError: NNCF cannot quantise it (says why).
     """
     nncf = require("nncf")
-    with _quiet():
+    with quiet("", "nncf"):
         try:
             return nncf.quantize(
                 model,
@@ -85,18 +82,3 @@ def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -
             )
         except Exception as error:
             raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(), logging.getLogger("nncf")]
-    levels = [one.level for one in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for one, level in zip(loggers, levels, strict=True):
-                one.setLevel(level)

@@ -1,0 +1,78 @@
+"""Pictures from a folder, as a model wants them: its size, its channels, its mean and deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.errors import DataError, RuntimeMissingError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+
+
+def pictures_in(folder: str | Path, most: int | None = None) -> list[Path]:
+    """List the pictures in a folder, by name; of more than `most` so many, evenly spread.
+
+    Folders in it are not looked into: data sets keep masks and trimaps beside their pictures.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise DataError(f"{folder} is no folder. Give one with pictures in it.")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        inner = sorted(path.name for path in place.iterdir() if path.is_dir())
+        hint = f" It holds the folders {', '.join(inner[:8])}: name one of these." if inner else ""
+        raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}).{hint or ' Give another.'}")
+    if most is None or len(found) <= most:
+        return found
+    return [found[number * len(found) // most] for number in range(most)]
+
+
+def read_picture(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture as (channels, height, width) with values in [0, 1], upright, resized to `size`.
+
+    Raises:
+        DataError: it is broken, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
+    image_module, operations = _pillow()
+    try:
+        with image_module.open(path) as opened:
+            upright = operations.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            smaller = upright.width >= size[1] and upright.height >= size[0]
+            filtered = image_module.Resampling.BOX if smaller else image_module.Resampling.BILINEAR
+            values = np.asarray(upright.resize((size[1], size[0]), filtered), np.float32) / 255
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a picture: {error}. Take it out, or replace it.") from error
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def prepared_pictures(
+    paths: Sequence[Path], shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
+) -> Iterator[torch.Tensor]:
+    """Yield inputs (1, channels, height, width) for a model whose input is of this shape: `(picture - mean) / std`.
+
+    Raises:
+        DataError: a picture is broken, or the shape is not one of pictures.
+    """
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise DataError(f"An input of {'x'.join(map(str, shape))} is no picture: 1 or 3 channels are wanted.")
+    centre, scale = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+    for path in paths:
+        picture = read_picture(path, shape[1], (shape[2], shape[3]))
+        yield torch.from_numpy((picture - centre) / scale)[None]
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise RuntimeMissingError("Pillow is not installed. Run: pip install 'secateur[matting]'") from None
+    return Image, ImageOps

@@ -1,0 +1,199 @@
+"""`export`: a model as the file that it is deployed as, compared with PyTorch before anybody sees it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.artifact.atomic import check_writable, fill_atomically
+from secateur.errors import ExportError, RuntimeUnfitError
+from secateur.graph.calls import calls_of
+from secateur.runtimes import onnxruntime
+from secateur.runtimes.exporting import OPSET, Exported, export_onnx
+from secateur.runtimes.forms import InferenceForm, inference_form
+from secateur.runtimes.network import Network
+from secateur.runtimes.packages import require
+from secateur.runtimes.parity import Gap, gaps, trial_inputs
+from secateur.runtimes.quantizing import Samples, quantized_ir, quantized_onnx
+from secateur.runtimes.registry import open_network
+from secateur.runtimes.session import Options, Precision
+from secateur.runtimes.shapes import Shapes, output_shapes, random_inputs
+
+TOLERANCES: dict[str, float] = {"fp32": 1e-4, "fp16": 1e-2}  # of the largest output; int8 is only reported
+RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
+FEWEST_SAMPLES = 8
+
+_log = logging.getLogger("secateur")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A file that was exported.
+
+    Attributes:
+        path: the file; an IR has its weights beside it, in a .bin.
+        precision: of its weights and arithmetic.
+        inputs: their names.
+        outputs: their names.
+        free: which of "batch", "height" and "width" may change.
+        gaps: how far each output is from PyTorch's, at each size that was tried.
+    """
+
+    path: Path
+    precision: Precision
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    free: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    @property
+    def worst(self) -> Gap:
+        """The largest of the gaps."""
+        return max(self.gaps, key=lambda gap: math.inf if math.isnan(gap.error) else gap.error)
+
+
+def export(  # noqa: PLR0913 - each is a choice of its own
+    model: nn.Module,
+    path: str | Path,
+    example: Any,
+    precision: Precision = "fp32",
+    free: Collection[str] | None = None,
+    opset: int = OPSET,
+    samples: Samples = (),
+    keep_float: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Deployed:
+    """Write a model as the file that a runtime opens, and compare what that computes with PyTorch.
+
+    Args:
+        model: the model; it is not changed.
+        path: the file: `.onnx`, or `.xml` for an OpenVINO IR.
+        example: how the model is called: a tensor, a tuple of arguments, or a dict of keyword arguments.
+        precision: "fp32"; "fp16", which halves the file; or "int8".
+        free: which of "batch", "height" and "width" may change; None: all that the model takes, and in which the file
+            still computes what it does (some code turns sizes into numbers).
+        opset: the version of ONNX's operators.
+        samples: inputs to calibrate INT8 on, one array for each input.
+        keep_float: names of nodes that INT8 leaves as they are.
+        metadata: what an ONNX file, or the `rt_info` of an IR, is to say of itself, as JSON.
+        force: write the file even if it computes something else.
+
+    Raises:
+        ExportError: the model does not go into the file, or the file computes something else.
+        RuntimeUnfitError: the suffix or the precision is not known, or the model does not take another size.
+        RuntimeMissingError: a package is not installed.
+        ArtifactError: the file cannot be written.
+
+    Example:
+        >>> deployed = export(small, "small.onnx", torch.zeros(1, 3, 224, 224))  # doctest: +SKIP
+        >>> deployed.free, deployed.worst.error  # doctest: +SKIP
+        (('batch', 'height', 'width'), 3.1e-07)
+    """
+    path = Path(path)
+    _check(path, precision, samples)
+    form = inference_form(model, example)
+    tensors = calls_of(example)[0].tensors()
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+        for choice in [free] if free is not None or force else [None, ("batch",), ()]:
+            exported = export_onnx(form, tensors, Path(folder) / "network.onnx", choice, opset, metadata)
+            made = _made(exported, path.suffix, precision, samples, keep_float, metadata or {})
+            try:
+                found = _compared(form, exported, made, tensors)
+                deployed = Deployed(path, precision, exported.inputs, exported.outputs, exported.free, tuple(found))
+                _judge(deployed, type(model).__name__, force)
+            except (ExportError, RuntimeUnfitError) as error:
+                if free is not None or not exported.free:
+                    raise
+                _log.info("With %s free: %s", ", ".join(exported.free), error)
+            else:
+                _move(made, path)
+                return deployed
+    raise AssertionError("the last choice leaves nothing free, and returns or raises")
+
+
+def _check(path: Path, precision: str, samples: Samples) -> None:
+    if path.suffix not in RUNTIMES:
+        raise RuntimeUnfitError(
+            f"{path} ends in neither .onnx nor .xml, which say what to write. Give it one of these."
+        )
+    if precision not in ("fp32", "fp16", "int8"):
+        raise RuntimeUnfitError(f"A file is written in fp32, fp16 or int8, not in {precision}. Say one of these.")
+    if precision == "int8" and len(samples) < FEWEST_SAMPLES:
+        raise ExportError(
+            f"INT8 wants inputs to calibrate on, at least {FEWEST_SAMPLES} and better some hundreds; there are "
+            f"{len(samples)}. Give pictures that are like those of the use."
+        )
+    check_writable(path)
+
+
+def _made(
+    exported: Exported,
+    suffix: str,
+    precision: Precision,
+    samples: Samples,
+    keep_float: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> Path:
+    """Write the file as it is to be, beside the ONNX in fp32 that it is made of."""
+    out = exported.path.with_name(f"deployed{suffix}")
+    if suffix == ".onnx":
+        if precision == "fp32":
+            shutil.copy(exported.path, out)
+        else:
+            halved = precision == "fp16"
+            data = onnxruntime.halved(exported.path) if halved else quantized_onnx(exported.path, samples, keep_float)
+            out.write_bytes(data)
+        return out
+    library = require("openvino")
+    model = library.Core().read_model(str(exported.path))
+    if precision == "int8":
+        model = quantized_ir(model, samples, keep_float)
+    for key, value in metadata.items():
+        model.set_rt_info(str(value), ["secateur", key.removeprefix("secateur.")])
+    library.save_model(model, str(out), compress_to_fp16=precision == "fp16")
+    return out
+
+
+def _compared(form: InferenceForm, exported: Exported, made: Path, example: Sequence[torch.Tensor]) -> list[Gap]:
+    def takes(shapes: Shapes) -> bool:
+        try:
+            output_shapes(form, random_inputs(shapes, dtypes))
+        except RuntimeUnfitError:
+            return False
+        return True
+
+    dtypes = [one.dtype for one in example]
+    shapes = tuple(tuple(one.shape) for one in example)
+    session = open_network(Network.of_file(made.name, made), RUNTIMES[made.suffix], Options("fp32"))
+    return gaps(form, session, list(trial_inputs(shapes, dtypes, exported.free, takes)))
+
+
+def _judge(deployed: Deployed, name: str, force: bool) -> None:
+    tolerance, worst = TOLERANCES.get(deployed.precision), deployed.worst
+    if tolerance is None or worst.error <= tolerance:
+        return
+    size = ", ".join("x".join(map(str, shape)) for shape in worst.sizes)
+    what = (
+        f"{name} in {deployed.precision} gives another {worst.output} than PyTorch for inputs of {size}: off by "
+        f"{worst.error:.1e} of its largest value, where {tolerance:.0e} is allowed."
+    )
+    if not force:
+        raise ExportError(f"{what} Nothing was written; force=True (--force) writes it all the same.")
+    _log.warning("%s It is written all the same.", what)
+
+
+def _move(made: Path, path: Path) -> None:
+    """Bring a file to its place; of an IR the weights first, so that it never stands there without them."""
+    for suffix in (".bin", path.suffix) if path.suffix == ".xml" else (path.suffix,):
+        source = made.with_suffix(suffix)
+        fill_atomically(path.with_suffix(suffix), lambda beside, source=source: shutil.copyfile(source, beside))

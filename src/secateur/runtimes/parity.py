@@ -1,0 +1,85 @@
+"""Whether a deployed file computes what the model does: at the example's size, at another batch, at another picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from secateur.errors import RuntimeUnfitError
+from secateur.runtimes.forms import InferenceForm, evaluating
+from secateur.runtimes.session import Session
+from secateur.runtimes.shapes import STEP, Shapes, Sizes, random_inputs
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far an output of a file is from the model's.
+
+    Attributes:
+        output: its name.
+        sizes: of the inputs.
+        error: the largest difference, as a share of the largest of the model's values; NaN where the file's are not
+            finite and the model's are.
+        snr: decibels of the model's output above the difference.
+    """
+
+    output: str
+    sizes: Shapes
+    error: float
+    snr: float
+
+
+def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.Tensor]]) -> list[Gap]:
+    """Compare a model with a session on several inputs.
+
+    Raises:
+        RuntimeUnfitError: the session's outputs are of other shapes than the model's.
+    """
+    found = []
+    for given in inputs:
+        with evaluating(form), torch.inference_mode():
+            expected = [one.double().numpy() for one in form(*given)]
+        outputs = session(*(one.numpy() for one in given))
+        sizes = tuple(tuple(one.shape) for one in given)
+        for name, one, other in zip(form.outputs, expected, outputs, strict=True):
+            if one.shape != other.shape:
+                raise RuntimeUnfitError(
+                    f"Inputs of {sizes} give {name} of shape {one.shape} in the model and {other.shape} in the file: "
+                    "the code computes this size in a way that no file keeps. Export with fewer free sizes (dynamic)."
+                )
+            found.append(_gap(name, sizes, one, other.astype(np.float64)))
+    return found
+
+
+def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray) -> Gap:
+    difference = np.abs(found - expected)
+    largest = float(np.abs(expected).max(initial=0.0)) or 1.0
+    noise = float(np.square(difference).mean()) if difference.size else 0.0
+    signal = float(np.square(expected).mean()) if expected.size else 0.0
+    snr = float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
+    return Gap(name, sizes, float(difference.max(initial=0.0)) / largest, snr)
+
+
+def trial_inputs(
+    shapes: Shapes, dtypes: Sequence[torch.dtype], free: Sequence[str], takes: Callable[[Shapes], bool]
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield inputs of three sizes, as far as they are free: the example's, a larger batch, larger pictures in a third.
+
+    `takes` tells whether the model runs on shapes.
+    """
+    picture = next((shape for shape in shapes if len(shape) == 4), None)
+    batch = shapes[0][0] if shapes and shapes[0] else 1
+    trials = [Sizes()]
+    if "batch" in free:
+        trials.append(Sizes(batch + 2))
+    if picture is not None and {"height", "width"} & set(free):
+        height = picture[2] + STEP if "height" in free else None
+        width = picture[3] + 2 * STEP if "width" in free else None
+        trials.append(Sizes(3 if "batch" in free else None, height, width))
+    for seed, sizes in enumerate(trials):
+        wanted = sizes.of(shapes)
+        if takes(wanted):
+            yield random_inputs(wanted, dtypes, seed)

@@ -1,0 +1,144 @@
+"""What is exported computes what the model does, at other sizes too, and says what it is; or nothing is written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur.errors import ArtifactError, ExportError, RuntimeUnfitError
+from secateur.models import LeNet, MobileNetV2, MODNet
+from secateur.runtimes.deployment import export
+from tests.artifact.reloading import OTHERS, PICTURES, build
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+ALL = ("batch", "height", "width")
+QUICK = (
+    "torchvision/resnet18",
+    "torchvision/shufflenet_v2_x1_0",
+    "timm/mobilenetv4_conv_small_035",
+    "timm/vit_tiny_patch16_224",
+)
+
+
+def halved(name):
+    model, example = (build(name), torch.zeros(PICTURES)) if "/" in name else ZOO[name]
+    torch.manual_seed(0)
+    plan = secateur.plan(secateur.trace(model, example), model, ratio=0.5)
+    return secateur.cut(model, plan), example
+
+
+ZOO = {
+    "lenet": (LeNet().eval(), torch.zeros(1, 1, 28, 28)),
+    "mobilenetv2": (MobileNetV2().eval(), torch.zeros(1, 3, 64, 64)),
+    "modnet": (MODNet().eval(), torch.zeros(1, 3, 64, 64)),
+}
+SIZES = {"lenet": ("batch",), "mobilenetv2": ALL, "modnet": ALL}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("name", ["lenet", "mobilenetv2", "modnet"])
+def test_a_pruned_model_of_the_zoo_comes_out_with_free_sizes(name, suffix, tmp_path):
+    model, example = halved(name)
+    deployed = export(model, tmp_path / f"net{suffix}", example)
+    assert (deployed.inputs, deployed.outputs, deployed.free) == (("input",), ("output",), SIZES[name])
+    assert len(deployed.gaps) == (3 if "height" in deployed.free else 2)
+    assert deployed.worst.error < 1e-4
+    assert {path.suffix for path in tmp_path.iterdir()} == ({".onnx"} if suffix == ".onnx" else {".xml", ".bin"})
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS if name not in QUICK)]
+)
+def test_other_makers_models_agree_with_pytorch_in_both_formats(name, tmp_path):
+    pytest.importorskip(name.partition("/")[0])
+    model, example = halved(name)
+    for suffix in (".onnx", ".xml"):
+        assert export(model, tmp_path / f"net{suffix}", example).worst.error < 1e-4
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    model, example = halved("mobilenetv2")
+    for suffix in (".onnx", ".xml"):
+        full = export(model, tmp_path / f"full{suffix}", example, free=())
+        half = export(model, tmp_path / f"half{suffix}", example, precision="fp16", free=())
+        assert size(half.path) < 0.6 * size(full.path)
+        assert 0 < half.worst.error < 1e-2
+
+
+def size(path):
+    return path.with_suffix(".bin" if path.suffix == ".xml" else ".onnx").stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_int8_is_calibrated_and_its_gap_is_told(suffix, tmp_path):
+    model, example = ZOO["lenet"]
+    samples = [[np.random.default_rng(seed).normal(size=(1, 1, 28, 28)).astype(np.float32)] for seed in range(16)]
+    deployed = export(model, tmp_path / f"int8{suffix}", example, precision="int8", samples=samples)
+    assert 1e-3 < deployed.worst.error < 0.3
+    assert deployed.worst.snr > 15
+    assert size(deployed.path) < 0.5 * size(export(model, tmp_path / f"full{suffix}", example).path)
+
+
+def test_the_file_says_what_it_is(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, example = ZOO["lenet"]
+    export(
+        model,
+        tmp_path / "net.onnx",
+        example,
+        metadata={"secateur.model": "LeNet", "secateur.preprocessing": {"mean": [0.5]}},
+    )
+    found = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "net.onnx")).metadata_props}
+    assert found["secateur.model"] == "LeNet"
+    assert json.loads(found["secateur.preprocessing"]) == {"mean": [0.5]}
+    openvino = pytest.importorskip("openvino")
+    export(model, tmp_path / "net.xml", example, metadata={"secateur.model": "LeNet"})
+    assert (
+        openvino.Core().read_model(str(tmp_path / "net.xml")).get_rt_info(["secateur", "model"]).astype(str) == "LeNet"
+    )
+
+
+class Baked(nn.Module):
+    """Its code turns a size into a number that no file can follow."""
+
+    def forward(self, x):
+        return x * float(int(x.shape[2]) + 1)
+
+
+def test_a_file_that_computes_something_else_is_not_written_unless_asked_for(tmp_path, caplog):
+    example, free = torch.zeros(1, 3, 32, 32), ("batch", "height")
+    with pytest.raises(ExportError, match=r"gives another output than PyTorch for inputs of 3x3x64x32.*--force"):
+        export(Baked(), tmp_path / "net.onnx", example, free=free)
+    assert not list(tmp_path.iterdir())
+    assert export(Baked(), tmp_path / "forced.onnx", example, free=free, force=True).worst.error > 0.1
+    assert "written all the same" in caplog.text
+
+
+def test_of_itself_it_frees_only_sizes_that_the_file_can_follow(tmp_path):
+    deployed = export(Baked(), tmp_path / "net.onnx", torch.zeros(1, 3, 32, 32))
+    assert deployed.free == ("batch",)
+    assert deployed.worst.error < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"path": "net.pb"}, RuntimeUnfitError, "neither .onnx nor .xml"),
+        ({"precision": "bf16"}, RuntimeUnfitError, "not in bf16"),
+        ({"precision": "int8"}, ExportError, "at least 8 .* there are 0"),
+        ({"free": ("height",)}, RuntimeUnfitError, "LeNet does not take 1x1x60x28"),
+        ({"path": "nowhere/net.onnx"}, ArtifactError, "nowhere"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_before_anything_is_written(options, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        export(LeNet().eval(), **{"path": "net.onnx", "example": torch.zeros(1, 1, 28, 28), **options})
+    assert not list(tmp_path.iterdir())
