@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,11 +15,16 @@ from torch import nn
 from secateur.errors import PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
+from secateur.measurement.latency import Found, Target, Track, search
+from secateur.measurement.staircase import probe
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan, fingerprint_of
 from secateur.planning.schedules import Schedule, stages_of
 from secateur.planning.shares import read_shares, words_of
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import check_able, runtime_of
+from secateur.runtimes.session import Options
 from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
@@ -42,14 +48,19 @@ def prune(
         free_outputs: the channels that leave the model may be cut, too.
         attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
+            Or `latency="0.5x"` (of the model's own time) or `latency="60ms"`, with `on="openvino"` or another runtime
+            (`secateur.runtimes`), and `precision`, `device` and `threads` there: candidates are measured until one
+            meets it. With `on`, channels stay multiples of the runtime's step, unless `round_to` says otherwise.
 
     Returns:
-        The pruned model, of the same class, and the plan; `plan.proof` has the figures.
+        The pruned model, of the same class, and the plan; `plan.proof` has the figures, and `plan.recipe["latency"]`
+        the candidates that were measured.
 
     Raises:
         TraceError: the model does not run on the example.
         PlanError: the budget makes no sense, or cannot be met.
         ProofError: no plan for this budget passes the proof.
+        MeasurementError, RuntimeUnfitError, RuntimeMissingError: the runtime does not run the model, or is not there.
 
     Example:
         >>> import torch
@@ -58,8 +69,61 @@ def prune(
         >>> small[0].weight.shape
         torch.Size([8, 3, 3, 3])
     """
+    words, place = _place_of(budget)
+    words, ignore = _in_words(model, words)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
-    return walk.prune(*_in_words(model, budget))
+    if place is None:
+        return walk.prune(words, ignore)
+    if words.get("round_to") is None:
+        words["round_to"] = place.step(model, example)
+    if place.target is None:
+        return walk.prune(words, ignore)
+    found = place.search(model, example, lambda share: walk.cut_to(share, words, ignore))
+    small, plan = walk.prune({**words, "macs": f"{found.chosen.macs:.6f}x"}, ignore)
+    latency = {"on": place.runtime, **vars(place.options), **found.as_json()}
+    return small, replace(plan, recipe={**plan.recipe, "latency": latency})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the model is to run, and how fast."""
+
+    runtime: str
+    options: Options
+    target: Target | None
+
+    def step(self, model: nn.Module, example: Any) -> int:
+        """Return the multiple of channels that the runtime likes."""
+        return probe(model, example, self.runtime, self.options).step
+
+    def search(self, model: nn.Module, example: Any, make: Callable[[float], nn.Module]) -> Found:
+        """Measure candidates until one meets the target."""
+        assert self.target is not None
+        full = Network.of_model(type(model).__name__, model, example)
+        told = partial(log.info, "measuring a candidate: %s")
+        return search(Track(full, example, self.runtime, self.options), make, self.target, told)
+
+
+def _place_of(budget: Mapping[str, Any]) -> tuple[dict[str, Any], _Place | None]:
+    """Take out of a budget what says where the model is to run.
+
+    Raises:
+        PlanError: a time without a runtime, beside another budget, or settings of a runtime without one.
+    """
+    words = dict(budget)
+    given = {name: words.pop(name) for name in ("latency", "on", "precision", "device", "threads") if name in words}
+    if given.get("on") is None:
+        if any(value is not None for value in given.values()):
+            raise PlanError(f"{', '.join(given)}: say on which runtime, such as on='openvino' (--on openvino).")
+        return words, None
+    runtime = runtime_of(given.pop("on")).name
+    latency = given.pop("latency", None)
+    other = next((name for name in ("ratio", "macs", "params", "config") if words.get(name) is not None), None)
+    if latency is not None and other is not None:
+        raise PlanError(f"latency stands alone, and {other} is another budget. Keep one of them.")
+    options = Options(**{name: value for name, value in given.items() if value is not None})
+    check_able(runtime, options)
+    return words, _Place(runtime, options, None if latency is None else Target.read(latency))
 
 
 def prune_steps(
@@ -167,6 +231,10 @@ class _Walk:
             f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
             "Name further layers to leave whole (ignore=)."
         )
+
+    def cut_to(self, share: float, budget: Mapping[str, Any], ignore: list[str]) -> nn.Module:
+        """Return the model cut to a share of its MACs, not proved yet."""
+        return cut(self.model, make_plan(self.graph, self.model, ignore=ignore, **{**budget, "macs": f"{share:.6f}x"}))
 
     def _searched(self, budget: Mapping[str, Any], ignore: list[str]) -> list[str]:
         """Narrow a failed proof that names no tensor down to one layer, by halves; more than one may be at fault."""

@@ -169,3 +169,29 @@ def test_outputs_are_narrowed_on_request_and_proved_again_from_the_file(secateur
     assert secateur("prune", "lenet", "-o", "narrow.safetensors", *options).code == 0
     assert library.load("narrow.safetensors")(torch.zeros(1, 1, 28, 28)).shape == (1, 5)
     assert secateur("verify", "narrow.safetensors").code == 0
+
+
+def test_a_time_is_a_budget_on_a_runtime(secateur, monkeypatch):
+    monkeypatch.setenv("SECATEUR_CACHE", str(secateur.folder / "cache"))
+    options = ["--latency", "0.6x", "--on", "torch", "--threads", "1", "--round-to", "8", "--input", "1x3x64x64"]
+    found = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options)
+    assert found.code == 0
+    assert "Measured on torch fp32, 1 threads: the model takes" in found.out
+    assert library.inspect("small.safetensors").plan.recipe["latency"]["chosen"]["time"] == pytest.approx(0.6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--latency", "0.5x"], "Say on which: --on openvino"),
+        (["--latency", "0.5x", "--on", "torch", "--macs", "0.5x"], "--latency stands alone, and --macs"),
+        (["--latency", "soon", "--on", "torch"], "'soon' is no time"),
+        (["--latency", "0.5x", "--on", "tourch"], "no runtime 'tourch'. Did you mean torch"),
+        (["--macs", "0.5x", "--on", "torch", "--device", "tpu", "--round-to", "1"], "no device 'tpu'"),
+    ],
+)
+def test_times_that_make_no_sense_are_refused(secateur, options, expected):
+    found = secateur("prune", "lenet", "-o", "small.safetensors", *options)
+    assert found.code in (1, 2)
+    assert expected in found.err
+    assert secateur.files() == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from torch import nn
@@ -23,9 +23,12 @@ from secateur.planning.criteria import check_criterion
 from secateur.planning.planning import RANKINGS
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
+from secateur.reporting.latency import latency_curve, latency_line
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
+from secateur.runtimes.registry import RUNTIMES
+from secateur.runtimes.session import Precision
 
-_BUDGETS = ("ratio", "macs", "params", "config")
+_BUDGETS = ("ratio", "macs", "params", "config", "latency")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ class _Pruned:
 @click.option(
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
+@click.option("--latency", metavar="TIME", help="Time to meet, as measured on --on: 0.5x of the model's own, or 60ms.")
+@click.option(
+    "--on",
+    metavar="RUNTIME",
+    help=f"Where the model is to run: {', '.join(RUNTIMES)}. Channels stay multiples of its step.",
+)
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out.")
+@click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; the runtime decides if left out.")
 @click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x or 3.0.")
 @click.option(
     "--criterion",
@@ -101,7 +113,7 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Cut MODEL to a budget, prove the result, and save it with its plan.
 
-    The budget is one of --ratio, --config, or --macs and/or --params.
+    The budget is one of --ratio, --config, --latency, or --macs and/or --params.
     """
     budget = _budget(options)
     check_files(output, figure)
@@ -122,6 +134,9 @@ def command(  # noqa: PLR0913
         return
     title = f"{subject.title}, before → after"
     show_fitting(layer_table(pruned.change, title), narrow_layer_table(pruned.change, title))
+    if "latency" in pruned.plan.recipe:
+        found = pruned.plan.recipe["latency"]
+        show(latency_line(found), latency_curve(found))
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
 
 
@@ -138,9 +153,13 @@ def check_files(output: str, figure: str | None) -> None:
 def _budget(options: dict[str, Any]) -> dict[str, Any]:
     given = [name for name in _BUDGETS if options[name] is not None]
     if not given:
-        raise click.UsageError("There is no budget. Give one of --ratio, --macs, --params or --config.")
-    if "ratio" in given and len(given) > 1:
-        raise click.UsageError(f"--ratio stands alone, and --{given[1]} is another budget. Keep one of them.")
+        raise click.UsageError("There is no budget. Give one of --ratio, --macs, --params, --latency or --config.")
+    for alone in ("ratio", "latency"):
+        if alone in given and len(given) > 1:
+            other = next(name for name in given if name != alone)
+            raise click.UsageError(f"--{alone} stands alone, and --{other} is another budget. Keep one of them.")
+    if options["latency"] is not None and options["on"] is None:
+        raise click.UsageError("--latency is a time on some runtime. Say on which: --on openvino.")
     try:
         check_criterion(options["criterion"])
     except PlanError as error:

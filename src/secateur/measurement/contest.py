@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
 from secateur.errors import MeasurementError, SecateurError
 from secateur.measurement import memory
+from secateur.measurement.child import Child, DeadError, running_child
 from secateur.measurement.statistics import Ratio, Spread, paired_ratio
-from secateur.measurement.worker import Job, work
+from secateur.measurement.worker import Job
 from secateur.runtimes.network import Network
 from secateur.runtimes.registry import runtime_of
 from secateur.runtimes.session import Options
@@ -24,7 +21,6 @@ OPENINGS, ROUNDS = 5, 6  # rounds of each opening, at least; even, since every o
 MOST_ROUNDS = 40
 LONG_OPENING = 3000.0  # milliseconds, above which a network is opened once
 PAUSE = 0.004  # seconds between turns, in which another runtime's threads stop waiting for work
-STALLED = 900.0  # seconds without an answer
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,7 @@ def contest(
     sizes: Sizes,
     seconds: float = 5.0,
     tell: Callable[[str], object] = len,
+    alone: bool = True,
 ) -> list[Cell]:
     """Time networks in turns, in one runtime at one size, in a process with a limit on its memory.
 
@@ -87,6 +84,7 @@ def contest(
         sizes: batch, height and width.
         seconds: so long the turns take in all, or longer for the least number of rounds.
         tell: hears what is being done.
+        alone: open each alone first; without that there is no peak of memory.
 
     Raises:
         MeasurementError: there is no network, or two have one name.
@@ -105,7 +103,7 @@ def contest(
             packed[network.name] = network.packed(takes_modules)
         except SecateurError as error:
             own.status, own.why = "failed", str(error)
-        else:
+        if alone and not own.status:
             _open_alone(job, network.name, packed[network.name], own)
     _take_turns(job, {name: packed[name] for name, own in taken.items() if not own.status}, taken, seconds, tell)
     return [
@@ -129,37 +127,24 @@ class _Taken:
         return {"milliseconds": tuple(tuple(one) for one in self.milliseconds if one), **self.details}
 
 
-class _Child:
-    """The other end of a worker."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.alive = True
-
-    def ask(self, taken: _Taken, *what: Any) -> Any:
-        """Ask for something about a network; None, with the reason noted, if it did not work."""
-        try:
-            self.connection.send(what)
-            if not self.connection.poll(STALLED):
-                raise TimeoutError
-            word, *said = self.connection.recv()
-        except (EOFError, OSError) as error:
-            self.alive = False
-            taken.status, taken.why = "OOM", "the process was killed, most likely for memory"
-            if isinstance(error, TimeoutError):
-                taken.status, taken.why = "failed", f"no answer for {STALLED:.0f} seconds"
-            return None
-        if word == "failed":
-            taken.status, taken.why = said
-            return None
-        return said[0]
+def _ask(child: Child, taken: _Taken, *what: Any) -> Any:
+    """Ask for something about a network; None, with the reason noted, if it did not work."""
+    try:
+        word, *said = child.ask(*what)
+    except DeadError as error:
+        taken.status, taken.why = "OOM" if "memory" in str(error) else "failed", str(error)
+        return None
+    if word == "failed":
+        taken.status, taken.why = said
+        return None
+    return said[0]
 
 
 def _open_alone(job: Job, name: str, network: bytes, taken: _Taken) -> None:
-    with _child(job) as child:
-        details = child.ask(taken, "open", name, network)
+    with running_child(job) as child:
+        details = _ask(child, taken, "open", name, network)
         if details is not None:
-            taken.details = {**details, "peak_bytes": child.ask(taken, "peak")}
+            taken.details = {**details, "peak_bytes": _ask(child, taken, "peak")}
 
 
 def _take_turns(
@@ -172,7 +157,7 @@ def _take_turns(
     """Open all that are left, let each run in turn, and open them again, until there are rounds enough."""
     left = dict(packed)
     while left:
-        with _child(job) as child:
+        with running_child(job) as child:
             failed = _openings(child, left, taken, seconds, tell)
         if not failed:
             return
@@ -182,20 +167,23 @@ def _take_turns(
 
 
 def _openings(
-    child: _Child,
+    child: Child,
     packed: Mapping[str, bytes],
     taken: Mapping[str, _Taken],
     seconds: float,
     tell: Callable[[str], object],
 ) -> bool:
     """Measure in one process; tell whether a network failed on the way."""
-    slow = any(taken[name].details["load_ms"] + taken[name].details["first_ms"] > LONG_OPENING for name in packed)
+    slow = False
     for opening in range(OPENINGS):
         for name, network in packed.items():
             if opening == 0 or not slow:
                 tell(f"opening {name}")
-                if child.ask(taken[name], "open", name, network) is None:
+                details = _ask(child, taken[name], "open", name, network)
+                if details is None:
                     return True
+                taken[name].details = taken[name].details or details
+                slow |= sum(details.values()) > LONG_OPENING
             taken[name].milliseconds.append([])
         start = time.perf_counter()
         for number in range(MOST_ROUNDS):
@@ -203,41 +191,9 @@ def _openings(
                 break
             tell(f"round {number + 1} of opening {opening + 1}")
             for name in list(packed)[:: -1 if number % 2 else 1]:
-                milliseconds = child.ask(taken[name], "turn", name)
+                milliseconds = _ask(child, taken[name], "turn", name)
                 if milliseconds is None:
                     return True
                 taken[name].milliseconds[-1].append(milliseconds)
                 time.sleep(PAUSE)
     return False
-
-
-@contextmanager
-def _child(job: Job) -> Iterator[_Child]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, job), daemon=True)
-    with _environment({"OMP_NUM_THREADS": str(job.options.threads)} if job.options.threads else {}):
-        process.start()
-    theirs.close()
-    try:
-        yield _Child(ours)
-    finally:
-        ours.close()
-        process.join(2)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -40,32 +40,33 @@ class _Open:
     repeats: int
 
 
-def work(connection: Connection, job: Job) -> None:
-    """Answer what is asked until the other end closes.
+def work(asked: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer what is asked until nothing more is: pickles, of the process that started this one alone.
 
-    ("open", name, network as bytes) opens and warms up, also again: seconds of opening and of the first call in
-    milliseconds. ("turn", name): milliseconds of a call. ("peak",): bytes. An answer is ("fine", value) or ("failed",
-    kind, why), where out of memory is a kind of its own.
+    The first is the job. Then ("open", name, network as bytes) opens and warms up, also again: milliseconds of opening
+    and of the first call. ("turn", name): milliseconds of a call. ("peak",): bytes. An answer is ("fine", value) or
+    ("failed", kind, why), where out of memory is a kind of its own.
     """
-    memory.limit(job.memory)
-    _hush()
     networks: dict[str, Network] = {}
     opened: dict[str, _Open] = {}
+    (job,) = pickle.load(asked)  # noqa: S301
+    memory.limit(job.memory)
+    answer: Any = ("fine", None)
     while True:
+        pickle.dump(answer, answers)
+        answers.flush()
         try:
-            what, *given = connection.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
+            what, *given = pickle.load(asked)  # noqa: S301
+        except EOFError:
             return
         try:
-            connection.send(("fine", _answer(what, given, job, networks, opened)))
+            answer = ("fine", _answer(what, given, job, networks, opened))
         except MemoryError:
-            connection.send(("failed", "OOM", "out of memory"))
-        except KeyboardInterrupt:
-            return
+            answer = ("failed", "OOM", "out of memory")
         except Exception as error:  # noqa: BLE001 - whatever it is, the table goes on
             kind = "OOM" if _is_memory(error) else "failed"
             why = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
-            connection.send(("failed", kind, " ".join(why.split())))
+            answer = ("failed", kind, " ".join(why.split()))
 
 
 def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network], opened: dict[str, _Open]) -> Any:
@@ -80,13 +81,6 @@ def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network],
     run, details = _run_of(networks[name], job)
     opened[name] = _Open(run, _warmed(run))
     return details
-
-
-def _hush() -> None:
-    """Let nothing that a runtime prints into the tables of the process that started this one."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.dup2(nowhere, sys.stderr.fileno())
 
 
 def _run_of(network: Network, job: Job) -> tuple[Callable[[], Any], dict[str, float]]:
@@ -122,3 +116,11 @@ def _turn(run: Callable[[], Any], repeats: int) -> float:
 def _is_memory(error: Exception) -> bool:
     words = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
     return any(word in str(error).lower() for word in words)
+
+
+def main() -> None:
+    """Work on what comes from standard input; what runtimes print goes nowhere, and cannot spoil the answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one ends it
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    work(sys.stdin.buffer, answers)

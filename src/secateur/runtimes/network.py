@@ -25,6 +25,7 @@ from secateur.runtimes.shapes import Sizes, random_inputs
 
 FILES = (".onnx", ".xml")
 _RANDOM_SAMPLES = 2
+_IMPORTABLE = "Make it of classes and functions that can be imported, or measure its exported file."
 
 
 class Network:
@@ -105,12 +106,17 @@ class Network:
         twin = copy.copy(self)
         twin.form = self.form if with_model else None
         try:
-            return pickle.dumps(twin)
+            packed = pickle.dumps(twin)
         except Exception as error:
-            raise RuntimeUnfitError(
-                f"{self.name} cannot be sent to another process: {error}. Make it of classes and functions that can be "
-                "imported, or measure its exported file."
-            ) from error
+            raise RuntimeUnfitError(f"{self.name} cannot be sent to another process: {error}. {_IMPORTABLE}") from error
+        if with_model and self.form is not None:
+            own = next((one for one in self.form.modules() if type(one).__module__ == "__main__"), None)
+            if own is not None:
+                raise RuntimeUnfitError(
+                    f"{self.name} holds {type(own).__name__}, whose class stands in the script that is running, and "
+                    f"another process cannot import that. {_IMPORTABLE}"
+                )
+        return packed
 
     def calibration(self) -> Samples:
         """Return the samples, or random inputs at the example's size."""

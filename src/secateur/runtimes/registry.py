@@ -61,7 +61,18 @@ def open_network(network: Network, runtime: str, options: Options | None = None)
         [(2, 4, 6, 6)]
     """
     options = options or Options()
-    chosen, there = runtime_of(runtime), presence_of(runtime)
+    check_able(runtime, options)
+    return runtime_of(runtime).open(network, options)
+
+
+def check_able(runtime: str, options: Options) -> None:
+    """Make sure, before the long work, that a runtime is there and computes on a device in a precision.
+
+    Raises:
+        RuntimeUnfitError: there is no such runtime, device or precision.
+        RuntimeMissingError: its package is not installed.
+    """
+    there = presence_of(runtime)
     if there.remedy:
         raise RuntimeMissingError(f"{runtime} is not installed. Run: {there.remedy}")
     able = dict(there.devices)
@@ -75,7 +86,6 @@ def open_network(network: Network, runtime: str, options: Options | None = None)
             f"{runtime} does not compute in {options.precision} on {options.device}; it does in "
             f"{', '.join(able[options.device])}. Say one of these."
         )
-    return chosen.open(network, options)
 
 
 def runtime_of(name: str) -> Runtime:

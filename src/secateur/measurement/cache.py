@@ -1,0 +1,57 @@
+"""Measurements that were made before on this machine, so that they need not be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from secateur.artifact.atomic import write_atomically
+from secateur.errors import ArtifactError
+from secateur.runtimes.machine import this_machine
+from secateur.runtimes.registry import presence_of
+from secateur.runtimes.session import Options
+
+_log = logging.getLogger("secateur")
+
+
+def folder() -> Path:
+    """Return where measurements are kept: SECATEUR_CACHE, or the user's cache folder."""
+    if own := os.environ.get("SECATEUR_CACHE"):
+        return Path(own)
+    if platform.system() == "Windows":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "secateur" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+
+
+def remembered(what: str, runtime: str, options: Options, details: Any, measure: Callable[[], Any]) -> Any:
+    """Return a measurement, a JSON value, from the cache or else made now.
+
+    Args:
+        what: the kind of measurement.
+        runtime: the runtime's name; its version counts, and so does the machine.
+        options: precision, device and threads.
+        details: what else it hangs on, a JSON value.
+        measure: makes it.
+    """
+    key = [what, str(this_machine()), runtime, presence_of(runtime).version, vars(options), details]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    path = folder() / f"{what}-{name}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["key"] == json.loads(json.dumps(key)):
+            return found["value"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or not ours
+    value = measure()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"key": key, "value": value}).encode())
+    except (OSError, ArtifactError) as error:
+        _log.warning("The measurement is not kept for the next time: %s", error)
+    return value

@@ -1,0 +1,207 @@
+"""Prune to a time: candidates are measured on the runtime that the model is deployed to, until one meets the budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from secateur.errors import MeasurementError, PlanError
+from secateur.measurement.contest import Cell, contest
+from secateur.runtimes.network import Network
+from secateur.runtimes.session import Options
+from secateur.runtimes.shapes import Sizes
+
+MOST = 12  # candidates
+CLOSE = 0.03  # share of the budget; noise may add about as much when the model is measured again
+FAR = 0.05  # share of the budget by which nothing may miss it
+SMALLEST, NARROW = 0.01, 0.003  # shares of the MACs
+_BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)(x|ms)")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A time to meet: a share of the unpruned model's, or milliseconds."""
+
+    value: float
+    relative: bool
+
+    @classmethod
+    def read(cls, text: str | float) -> Target:
+        """Read "0.5x", "60ms", or a number, which is a share.
+
+        Raises:
+            PlanError: it is neither, or no time that pruning can reach.
+
+        Example:
+            >>> Target.read("60ms")
+            Target(value=60.0, relative=False)
+        """
+        found = _BUDGET.fullmatch(f"{text:g}x" if isinstance(text, int | float) else text.strip().replace(" ", ""))
+        if found is None:
+            raise PlanError(f"{text!r} is no time. Write a share of the model's, such as 0.5x, or one such as 60ms.")
+        target = cls(float(found[1]), found[2] == "x")
+        if target.value <= 0 or (target.relative and target.value >= 1):
+            raise PlanError(f"latency={text!r} asks for nothing that pruning does: give a share between 0 and 1.")
+        return target
+
+    def share(self, full: Cell) -> float:
+        """Return the target as a share of the time of the unpruned model."""
+        return self.value if self.relative else self.value / full.spread.median
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pruned model that was measured: its budget, and its time as a share of the unpruned model's."""
+
+    macs: float  # share of the model's
+    time: float
+    low: float
+    high: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The curve of a search, and the candidate that meets the target."""
+
+    target: float
+    full_milliseconds: float
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a plan's recipe."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where candidates run against the unpruned model.
+
+    Attributes:
+        full: the unpruned model.
+        example: how it is called.
+        runtime: the runtime's name.
+        options: precision, device and threads.
+        seconds: of measurement for each candidate.
+    """
+
+    full: Network
+    example: Any
+    runtime: str
+    options: Options
+    seconds: float = 3.0
+
+    def alone(self) -> Cell:
+        """Time the unpruned model.
+
+        Raises:
+            MeasurementError: the runtime does not run it.
+        """
+        return self._run([self.full])[0]
+
+    def against(self, small: nn.Module, macs: float) -> tuple[Candidate, Cell]:
+        """Time a candidate, which keeps this share of the MACs, and the unpruned model in turns.
+
+        Raises:
+            MeasurementError: the runtime does not run them.
+        """
+        full, other = self._run([self.full, Network.of_model(f"{self.full.name} pruned", small, self.example)])
+        ratio = full.times_as_fast_as(other)
+        assert ratio is not None
+        return Candidate(macs, ratio.value, ratio.low, ratio.high, other.spread.median), full
+
+    def _run(self, networks: list[Network]) -> list[Cell]:
+        cells = contest(networks, self.runtime, self.options, Sizes(), self.seconds, alone=False)
+        for cell in cells:
+            if not cell.milliseconds:
+                raise MeasurementError(f"{cell.network} cannot be measured in {cell.runtime}: {cell.why}")
+        return cells
+
+
+def search(
+    track: Track, make: Callable[[float], nn.Module], target: Target, tell: Callable[[str], object] = len
+) -> Found:
+    """Find the MACs that a model may keep for its time to meet a target.
+
+    Each candidate runs in turns with the unpruned model. Time falls with the MACs, but in steps and not in proportion:
+    from each measurement the next is interpolated between the nearest candidates on both sides of the target.
+
+    Args:
+        track: the unpruned model, and where it runs.
+        make: from a share of the MACs to the pruned model; raises PlanError where it cannot be that small.
+        target: the time.
+        tell: hears what is being done.
+
+    Raises:
+        PlanError: the time cannot be met; says how far it falls.
+        MeasurementError: the runtime does not run the model.
+    """
+    full = track.alone()
+    _check_needed(target, full, track)
+    measured: list[Candidate] = []
+    wanted, floor = target.share(full), SMALLEST
+    share: float | None = max(0.9 * wanted, 2 * SMALLEST)
+    for _ in range(3 * MOST):
+        if share is None or len(measured) == MOST:
+            break
+        tell(f"{share:.0%} of the MACs")
+        try:
+            small = make(share)
+        except PlanError:  # too small a budget
+            floor, share = share, _between(share, min((one.macs for one in measured), default=1.0))
+            continue
+        candidate, full = track.against(small, share)
+        measured.append(candidate)
+        if abs(candidate.time / wanted - 1) <= CLOSE:
+            break
+        share = _next(measured, wanted, floor)
+    best = min(measured, key=lambda one: abs(one.time / wanted - 1), default=None)
+    if best is None:
+        raise PlanError(f"Of {track.full.name} too little may be cut for any time below its own.")
+    if best.time / wanted - 1 > FAR:
+        least = min(one.time for one in measured)
+        raise PlanError(
+            f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is "
+            "wanted: the rest is no matter of channels. Allow more, or keep fewer channels (min_channels=)."
+        )
+    return Found(wanted, full.spread.median, best, tuple(measured))
+
+
+def _check_needed(target: Target, full: Cell, track: Track) -> None:
+    if target.share(full) >= 1:
+        raise PlanError(
+            f"{track.full.name} takes {full.spread.median:.3g} ms in {track.runtime} as it is, which is less than the "
+            f"{target.value:g} ms that are wanted. Nothing need be cut."
+        )
+
+
+def _next(measured: Sequence[Candidate], wanted: float, floor: float) -> float | None:
+    """Return the next share of the MACs to try; None if there is none left between those that were measured."""
+    points = sorted([*((one.macs, one.time - wanted) for one in measured), (1.0, 1.0 - wanted)])
+    below = max((point for point in points if point[1] <= 0), default=None)
+    above = min((point for point in points if point[1] > 0 and (below is None or point[0] > below[0])), default=None)
+    if above is None:
+        return None
+    if below is None:
+        guess = _extrapolated(points, floor)
+        return guess if guess < points[0][0] - NARROW else None
+    weight = below[1] / (below[1] - above[1])
+    guess = below[0] + (above[0] - below[0]) * min(max(weight, 0.1), 0.9)
+    return guess if min(abs(guess - one.macs) for one in measured) > NARROW else None
+
+
+def _extrapolated(points: Sequence[tuple[float, float]], floor: float) -> float:
+    """Return where the line through the two smallest candidates meets the target; at least half way to the floor."""
+    (first, excess), (second, more) = points[0], points[1]
+    slope = (more - excess) / (second - first)
+    guess = first - 1.1 * excess / slope if slope > 0 else floor
+    return max(guess, _between(floor, first))
+
+
+def _between(low: float, high: float) -> float:
+    return (low + high) / 2

@@ -1,0 +1,121 @@
+"""A time as a budget: candidates are measured on the runtime, and the one that is kept meets it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur.errors import PlanError, RuntimeUnfitError
+from secateur.measurement import latency
+from secateur.measurement.latency import Candidate, Target, search
+
+
+class Wide(nn.Module):
+    """Enough to compute for its time to tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 4, 1),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+
+
+def test_a_model_is_pruned_to_half_of_its_time(kept):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model, example = Wide().eval(), torch.zeros(1, 3, 96, 96)
+    small, plan = secateur.prune(model, example, latency="0.5x", on="openvino", threads=1, round_to=8)
+    found = plan.recipe["latency"]
+    assert found["on"] == "openvino"
+    assert found["chosen"] in found["candidates"]
+    assert found["chosen"]["time"] == pytest.approx(0.5, rel=0.05)
+    assert plan.proof.values
+    assert small.layers[0].out_channels < 96
+    assert secateur.Plan.from_json(plan.to_json()).recipe == plan.recipe
+
+
+def test_a_runtime_without_a_time_only_rounds_to_its_step(kept, monkeypatch):
+    monkeypatch.setattr("secateur.pipeline.probe", lambda *given: pytest.fail("round_to is given"))
+    small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.5x", on="torch", round_to=32)
+    assert small.layers[0].out_channels % 32 == 0
+
+
+class Track:
+    """Measures by a formula."""
+
+    runtime = "formula"
+
+    def __init__(self, time, smallest=0.0):
+        self.full, self.time, self.smallest, self.asked = self, time, smallest, []
+        self.name = "net"
+
+    def make(self, share):
+        if share < self.smallest:
+            raise PlanError("too small")
+        return share
+
+    def alone(self):
+        return Cell(100.0)
+
+    def against(self, small, macs):
+        self.asked.append(macs)
+        time = self.time(macs)
+        return Candidate(macs, time, time, time, 100 * time), Cell(100.0)
+
+
+class Cell:
+    def __init__(self, milliseconds):
+        self.spread = type("Spread", (), {"median": milliseconds})
+
+
+SHAPES = {
+    "in proportion": lambda macs: macs,
+    "with a floor": lambda macs: 0.2 + 0.8 * macs,
+    "bent": lambda macs: macs**0.5,
+    "in steps": lambda macs: 0.1 + 0.9 * -(-macs // 0.04) * 0.04,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("wanted", ["0.25x", "0.5x", "0.9x", "40ms"])
+def test_the_search_ends_near_the_target_after_few_measurements(shape, wanted):
+    track = Track(SHAPES[shape])
+    found = search(track, track.make, Target.read(wanted))
+    assert found.chosen.time == pytest.approx(found.target, rel=0.05)
+    assert len(track.asked) <= latency.MOST
+
+
+def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
+    track = Track(SHAPES["with a floor"], smallest=0.1)
+    with pytest.raises(PlanError, match=r"net takes 0\.\d+ of its time in formula at the least, and 0\.20 is wanted"):
+        search(track, track.make, Target.read("0.2x"))
+    assert min(track.asked) < 0.2
+    assert len(track.asked) <= latency.MOST
+
+
+@pytest.mark.parametrize(
+    ("budget", "error", "message"),
+    [
+        ({"latency": "0.5x"}, PlanError, "say on which runtime"),
+        ({"precision": "int8", "ratio": 0.5}, PlanError, "say on which runtime"),
+        ({"latency": "0.5x", "on": "openvin"}, RuntimeUnfitError, "no runtime 'openvin'. Did you mean openvino"),
+        ({"latency": "half", "on": "torch"}, PlanError, "'half' is no time"),
+        ({"latency": "1.5x", "on": "torch"}, PlanError, "between 0 and 1"),
+        ({"latency": "0.5x", "on": "torch", "macs": "0.5x"}, PlanError, "latency stands alone, and macs"),
+        ({"latency": "1000000ms", "on": "torch", "round_to": 8}, PlanError, "Nothing need be cut"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(kept, budget, error, message):
+    with pytest.raises(error, match=message):
+        secateur.prune(Wide().eval(), torch.zeros(1, 3, 16, 16), **budget)
