@@ -92,7 +92,7 @@ def contest(
     """
     if not networks or len({network.name for network in networks}) < len(networks):
         raise MeasurementError("Networks are measured by name, each once. Name at least one, and none twice.")
-    takes_modules = runtime_of(runtime).runs_modules
+    source = runtime_of(runtime).source
     job = Job(runtime, options, sizes, memory.allowance())
     taken = {network.name: _Taken() for network in networks}
     packed: dict[str, bytes] = {}
@@ -100,7 +100,7 @@ def contest(
         tell(f"{network.name} alone")
         own = taken[network.name]
         try:
-            packed[network.name] = network.packed(takes_modules)
+            packed[network.name] = network.packed(source)
         except SecateurError as error:
             own.status, own.why = "failed", str(error)
         if alone and not own.status:

@@ -39,4 +39,4 @@ def _compiled(module: nn.Module) -> Any:
     return run
 
 
-COMPILED = Runtime("torch-compile", "torch", eager.devices, eager.precisions, open_compiled, runs_modules=True)
+COMPILED = Runtime("torch-compile", "torch", eager.devices, eager.precisions, open_compiled, source="module")

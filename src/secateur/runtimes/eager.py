@@ -79,7 +79,7 @@ class TorchSession(Session):
         return tuple(one.float().cpu().numpy() if one.is_floating_point() else one.cpu().numpy() for one in result)
 
 
-PLAIN = Runtime("torch", "torch", devices, precisions, TorchSession, runs_modules=True)
+PLAIN = Runtime("torch", "torch", devices, precisions, TorchSession, source="module")
 CHANNELS_LAST = Runtime(
-    "torch-channels-last", "torch", devices, precisions, partial(TorchSession, channels_last=True), runs_modules=True
+    "torch-channels-last", "torch", devices, precisions, partial(TorchSession, channels_last=True), source="module"
 )

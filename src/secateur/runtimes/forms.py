@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.errors import RuntimeUnfitError
+from secateur.errors import RuntimeUnfitError, TraceError
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.staging import modules_of
 from secateur.models.registry import entry_of
+from secateur.models.rewriting.rewriting import rewritten
+
+_log = logging.getLogger("secateur")
 
 
 class InferenceForm(nn.Module):
@@ -62,6 +66,20 @@ def inference_form(model: nn.Module, example: Any) -> InferenceForm:
     if entry is not None:
         call = Call(call.args, {**call.kwargs, **entry.inference})
     return InferenceForm(model, call)
+
+
+def fused_form(form: InferenceForm, half_safe: bool = False) -> InferenceForm:
+    """Return the form of a model that computes the same in fewer operations; the form itself where that fails.
+
+    Args:
+        form: the form.
+        half_safe: sums of instance norms stay in float16's range.
+    """
+    try:
+        return InferenceForm(rewritten(form.model, [form.call], half_safe), form.call)
+    except TraceError as error:
+        _log.info("The model is exported as it is: %s", error)
+        return form
 
 
 def named_outputs(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

@@ -96,4 +96,4 @@ def halved(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-ONNX_RUNTIME = Runtime("onnxruntime", "onnxruntime", devices, precisions, open_onnx)
+ONNX_RUNTIME = Runtime("onnxruntime", "onnxruntime", devices, precisions, open_onnx, source="exported")

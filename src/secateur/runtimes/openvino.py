@@ -38,7 +38,7 @@ def open_openvino(network: Network, options: Options) -> Session:
         RuntimeUnfitError: it cannot be compiled (says why).
         ExportError: the model does not go into ONNX.
     """
-    path = network.file if network.file is not None else network.exported.path
+    path = network.file if network.file is not None else network.fused.path
     core = require("openvino").Core()
     try:
         model = core.read_model(str(path))
@@ -84,4 +84,4 @@ def _name(port: Any) -> str:
     return port.get_any_name() if port.get_names() else "output"
 
 
-OPENVINO = Runtime("openvino", "openvino", devices, precisions, open_openvino)
+OPENVINO = Runtime("openvino", "openvino", devices, precisions, open_openvino, source="fused")

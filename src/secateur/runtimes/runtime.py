@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from secateur.runtimes.network import Network
+from secateur.runtimes.network import Network, Source
 from secateur.runtimes.session import Options, Session
 
 
@@ -19,7 +19,7 @@ class Runtime:
         devices: returns those that are there.
         precisions: from a device to those that it computes in.
         open: opens a network; the options are ones that it can meet.
-        runs_modules: it runs the model's own code, not an exported file.
+        source: what it opens: the model's own code, the exported file, or the one that is fused before.
     """
 
     name: str
@@ -27,4 +27,4 @@ class Runtime:
     devices: Callable[[], tuple[str, ...]]
     precisions: Callable[[str], tuple[str, ...]]
     open: Callable[[Network, Options], Session]
-    runs_modules: bool = False
+    source: Source
