@@ -131,7 +131,7 @@ class Recorder(LabelRun):
 
     def without_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor of the same kind without data; a named one has atoms along every axis."""
-        shape = tuple(self.shapes.get(name, tensor.shape))
+        shape = self.shapes.get(name, tensor.shape) if self.shapes else tensor.shape
         return self._labelled(name, tensor, torch.empty(shape, dtype=tensor.dtype, device=META))
 
     def with_data(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -139,16 +139,17 @@ class Recorder(LabelRun):
         return self._labelled(name, tensor, tensor.detach().clone())
 
     def _labelled(self, name: str, tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
-        if type(tensor) is not torch.Tensor and isinstance(tensor, nn.Parameter):
+        kind, shape = type(tensor), tuple(stand_in.shape)
+        if kind is nn.Parameter or (kind is not torch.Tensor and isinstance(tensor, nn.Parameter)):
             stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad and stand_in.is_floating_point())
             setattr(stand_in, WEIGHT, True)
-            if max(stand_in.shape, default=1) > 1:
+            if max(shape, default=1) > 1:
                 self.parameters.add(name)
         elif name:
             self.buffers.add(name)
         if name:
             setattr(stand_in, NAME, name)
-            setattr(stand_in, LABELS, partial(self._fresh, name, tuple(stand_in.shape)))
+            setattr(stand_in, LABELS, partial(self._fresh, name, shape))
         return stand_in
 
     def _fresh(self, name: str, shape: Sequence[int]) -> list[Sheet]:

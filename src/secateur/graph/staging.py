@@ -206,7 +206,8 @@ def _stage(
     for key in own.keys() - (OWN_KEYS_OF_TORCHS if torchs else OWN_KEYS):
         value = own[key]
         if type(value) not in LEFT:
-            own[key] = with_origin(_renewed(_apart(value, replaced, made), path, key, integers), path, key, listener)
+            apart = value if type(value) is int else _apart(value, replaced, made)
+            own[key] = with_origin(_renewed(apart, path, key, integers) if integers else apart, path, key, listener)
 
 
 def _apart(value: Any, replaced: Callable[[str, torch.Tensor], Any], made: dict[int, Any]) -> Any:
