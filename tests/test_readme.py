@@ -26,6 +26,8 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
 def test_python_blocks_run(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "deployment" in text:
+        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     exec(compile(text, str(README), "exec"), {})
     assert "equals the masked original" in capsys.readouterr().out
@@ -35,6 +37,9 @@ def test_python_blocks_run(
 def test_shell_blocks_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "--figure" in text:
         pytest.importorskip("matplotlib")
+    if "openvino" in text:
+        pytest.importorskip("openvino")
+        pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     for line in text.splitlines():
         program, *arguments = shlex.split(line)

@@ -71,6 +71,7 @@ def contest(
     seconds: float = 5.0,
     tell: Callable[[str], object] = len,
     alone: bool = True,
+    openings: int = OPENINGS,
 ) -> list[Cell]:
     """Time networks in turns, in one runtime at one size, in a process with a limit on its memory.
 
@@ -85,6 +86,7 @@ def contest(
         seconds: so long the turns take in all, or longer for the least number of rounds.
         tell: hears what is being done.
         alone: open each alone first; without that there is no peak of memory.
+        openings: how often each is opened again.
 
     Raises:
         MeasurementError: there is no network, or two have one name.
@@ -105,11 +107,18 @@ def contest(
             own.status, own.why = "failed", str(error)
         if alone and not own.status:
             _open_alone(job, network.name, packed[network.name], own)
-    _take_turns(job, {name: packed[name] for name, own in taken.items() if not own.status}, taken, seconds, tell)
+    left = {name: packed[name] for name, own in taken.items() if not own.status}
+    _take_turns(job, left, taken, _Pace(openings, seconds / openings), tell)
     return [
         Cell(network.name, runtime, options.precision, options.device, sizes, **taken[network.name].result())
         for network in networks
     ]
+
+
+@dataclass(frozen=True)
+class _Pace:
+    openings: int
+    seconds: float  # of turns in each, at least
 
 
 @dataclass
@@ -151,14 +160,14 @@ def _take_turns(
     job: Job,
     packed: Mapping[str, bytes],
     taken: Mapping[str, _Taken],
-    seconds: float,
+    pace: _Pace,
     tell: Callable[[str], object],
 ) -> None:
     """Open all that are left, let each run in turn, and open them again, until there are rounds enough."""
     left = dict(packed)
     while left:
         with running_child(job) as child:
-            failed = _openings(child, left, taken, seconds, tell)
+            failed = _openings(child, left, taken, pace, tell)
         if not failed:
             return
         for name in left:  # times of different company are not compared
@@ -170,12 +179,12 @@ def _openings(
     child: Child,
     packed: Mapping[str, bytes],
     taken: Mapping[str, _Taken],
-    seconds: float,
+    pace: _Pace,
     tell: Callable[[str], object],
 ) -> bool:
     """Measure in one process; tell whether a network failed on the way."""
     slow = False
-    for opening in range(OPENINGS):
+    for opening in range(pace.openings):
         for name, network in packed.items():
             if opening == 0 or not slow:
                 tell(f"opening {name}")
@@ -187,7 +196,7 @@ def _openings(
             taken[name].milliseconds.append([])
         start = time.perf_counter()
         for number in range(MOST_ROUNDS):
-            if number >= ROUNDS and number % 2 == 0 and time.perf_counter() - start > seconds / OPENINGS:
+            if number >= ROUNDS and number % 2 == 0 and time.perf_counter() - start > pace.seconds:
                 break
             tell(f"round {number + 1} of opening {opening + 1}")
             for name in list(packed)[:: -1 if number % 2 else 1]:

@@ -99,7 +99,9 @@ def _times(
 ) -> dict[str, float]:
     """Return milliseconds of a kind of layer by width."""
     networks = [Network.of_model(str(width), *kind.block(width)) for width in widths]
-    cells = contest(networks, runtime, options, Sizes(), 4.0, lambda text: tell(f"{kind.name}: {text}"), alone=False)
+    cells = contest(
+        networks, runtime, options, Sizes(), 1.0, lambda text: tell(f"{kind.name}: {text}"), alone=False, openings=2
+    )
     failed = next((cell for cell in cells if not cell.milliseconds), None)
     if failed is not None:
         raise MeasurementError(f"{runtime} does not run a {kind.name} of {failed.network} channels: {failed.why}")
@@ -107,8 +109,8 @@ def _times(
 
 
 def _least(milliseconds: Sequence[Sequence[float]]) -> float:
-    """Return what a call takes undisturbed: the median over openings of the least."""
-    return float(np.median([min(opening) for opening in milliseconds]))
+    """Return what a call takes undisturbed: the least."""
+    return min(min(opening) for opening in milliseconds)
 
 
 def step_of(kinds: Sequence[Kind], milliseconds: Mapping[str, Mapping[int, float]]) -> int:
