@@ -53,3 +53,14 @@ def test_runtimes_are_listed(secateur):
     assert torch["version"]
     assert torch["devices"][0][0] == "cpu"
     assert "fp32" in secateur("runtimes").out
+
+
+def test_the_staircase_is_tabulated_and_drawn(secateur, monkeypatch):
+    monkeypatch.setenv("SECATEUR_CACHE", str(secateur.folder / "cache"))
+    options = ["--on", "torch", "--threads", "1", "--figure", "stairs.svg"]
+    found = secateur("probe", "my_nets:small", "--input", "1x3x64x64", *options)
+    assert found.code == 0
+    assert "conv 3x3 at 62x62" in found.out
+    assert "Channels are best kept at multiples of" in found.out
+    assert "stairs.svg" in secateur.files()
+    assert secateur("probe", "lenet").err.startswith("secateur: Say on which runtime: --on openvino.")

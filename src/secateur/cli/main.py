@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "What a saved file says of itself; no weights are read.",
     "export": "Write a model as the file that a runtime opens, and compare its outputs with PyTorch's.",
     "bench": "How long models take in the runtimes that they are deployed to, side by side.",
+    "probe": "How time grows with width on a runtime, and in which steps of channels.",
     "runtimes": "What this machine has to run networks on.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",
 }

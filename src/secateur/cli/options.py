@@ -9,6 +9,8 @@ from typing import Any, get_args
 import click
 
 from secateur.graph.groups import Attention
+from secateur.runtimes.registry import RUNTIMES
+from secateur.runtimes.session import Precision
 
 _SHAPE = re.compile(r"[1-9]\d*(x[1-9]\d*)*")
 _BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)(e\d+)?[xkKMG]?")
@@ -83,6 +85,22 @@ seed_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add where a model is to run."""
+    names = ", ".join(RUNTIMES)
+    options = (
+        click.option(
+            "--on", metavar="RUNTIME", help=f"Where the model is to run: {names}. Channels stay multiples of its step."
+        ),
+        click.option("--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out."),
+        click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out."),
+        click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; it decides if left out."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:

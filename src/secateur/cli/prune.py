@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
-from secateur.cli.options import read_budget, read_shares, subject_options
+from secateur.cli.options import place_options, read_budget, read_shares, subject_options
 from secateur.cli.subject import Subject, find_subject
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
@@ -25,8 +25,6 @@ from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
 from secateur.reporting.latency import latency_curve, latency_line
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
-from secateur.runtimes.registry import RUNTIMES
-from secateur.runtimes.session import Precision
 
 _BUDGETS = ("ratio", "macs", "params", "config", "latency")
 
@@ -57,14 +55,7 @@ class _Pruned:
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
 @click.option("--latency", metavar="TIME", help="Time to meet, as measured on --on: 0.5x of the model's own, or 60ms.")
-@click.option(
-    "--on",
-    metavar="RUNTIME",
-    help=f"Where the model is to run: {', '.join(RUNTIMES)}. Channels stay multiples of its step.",
-)
-@click.option("--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out.")
-@click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; the runtime decides if left out.")
+@place_options
 @click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x or 3.0.")
 @click.option(
     "--criterion",

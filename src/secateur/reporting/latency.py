@@ -14,10 +14,12 @@ from rich.text import Text
 
 from secateur.artifact.atomic import write_atomically
 from secateur.measurement.contest import Cell
+from secateur.measurement.staircase import Staircase
 from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = ("#6B7580", AFTER, "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all eyes
 Key = tuple[str, str, str]  # runtime, precision, device
@@ -143,11 +145,7 @@ def draw_latency(cells: Sequence[Cell], title: str, path: str | Path) -> None:
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         grid[0].legend(frameon=False, loc="upper left")
-        data = BytesIO()
-        kind = Path(path).suffix.lower().lstrip(".")
-        metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
-        figure.savefig(data, format=kind, dpi=160, metadata=metadata)
-    write_atomically(path, data.getvalue())
+        _save(figure, path)
 
 
 def _draw_panel(axes: Axes, title: str, cells: Sequence[Cell]) -> None:
@@ -176,3 +174,38 @@ def _draw_panel(axes: Axes, title: str, cells: Sequence[Cell]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(visible=True, color=BEFORE, linewidth=0.5)
     axes.set_axisbelow(True)
+
+
+def draw_staircase(found: Staircase, title: str, path: str | Path) -> None:
+    """Draw time by width, a panel for each kind of layer; multiples of the step are marked.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+        RuntimeMissingError: matplotlib is not installed.
+    """
+    check_figure(path)
+    matplotlib = import_matplotlib()
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.2 * len(found.kinds) + 0.4, 2.9), layout="constrained", facecolor="white")
+        figure.suptitle(f"{title}: steps of {found.step} channels", x=0.012, ha="left", fontsize=10, fontweight="bold")
+        for axes, kind in zip(figure.subplots(1, len(found.kinds), squeeze=False)[0], found.kinds, strict=True):
+            times = found.milliseconds[kind.name]
+            marked = [width for width in times if width % found.step == 0]
+            axes.plot(list(times), list(times.values()), color=BEFORE, marker="o", markersize=3)
+            axes.plot(marked, [times[width] for width in marked], color=AFTER, marker="o", markersize=4.5)
+            axes.set(xlabel="width", ylabel="ms", ylim=(0, None))
+            axes.set_title(f"{kind.name}, {kind.share:.0%} of the MACs", loc="left", fontsize=8.5, color=INK, pad=3)
+            axes.tick_params(length=0, pad=2, labelcolor=FAINT)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.grid(visible=True, color=BEFORE, linewidth=0.5)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    data = BytesIO()
+    kind = Path(path).suffix.lower().lstrip(".")
+    metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
+    figure.savefig(data, format=kind, dpi=160, metadata=metadata)
+    write_atomically(path, data.getvalue())
