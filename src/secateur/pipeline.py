@@ -70,8 +70,8 @@ def prune(
         torch.Size([8, 3, 3, 3])
     """
     words, place = _place_of(budget)
-    words, ignore = _in_words(model, words)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
+    words, ignore = _in_words(model, words)
     if place is None:
         return walk.prune(words, ignore)
     if words.get("round_to") is None:

@@ -13,6 +13,8 @@ import click
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from secateur.cli.interruption import stop_if_asked
+
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
@@ -57,6 +59,7 @@ class Progress:
         """Announce a step while it lasts, and say how long it took."""
         if self._quiet:
             yield
+            stop_if_asked()
             return
         start = time.perf_counter()
         if self._console.is_terminal:
@@ -64,6 +67,7 @@ class Progress:
                 yield
         else:
             yield
+        stop_if_asked()
         self._console.print(f"  {text} {time.perf_counter() - start:.1f} s", style="dim", markup=False)
 
     def say(self, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import sys
 import warnings
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from secateur import __version__
+from secateur.cli.interruption import listen
 from secateur.errors import SecateurError, nearest
 
 # Names and one-line helps stand here, so that `secateur --help` need not import torch.
@@ -71,7 +71,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code: 0 fine, 1 failed, 2 bad usage, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    listen()
     warnings.showwarning = _show_warning
     logging.basicConfig(format="secateur: %(levelname)s: %(message)s")
     logging.addLevelName(logging.WARNING, "warning")
@@ -117,7 +117,3 @@ def _fail(message: str, code: int) -> int:
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     click.echo(f"secateur: warning: {' '.join(str(message).split())}", err=True)
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
