@@ -119,3 +119,11 @@ def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
 def test_what_makes_no_sense_is_refused(kept, budget, error, message):
     with pytest.raises(error, match=message):
         secateur.prune(Wide().eval(), torch.zeros(1, 3, 16, 16), **budget)
+
+
+def test_a_smaller_step_is_tried_where_the_runtimes_own_does_not_meet_the_budget(kept, monkeypatch, caplog):
+    step = type("Staircase", (), {"step": 64})
+    monkeypatch.setattr("secateur.pipeline.probe", lambda *given: step)
+    small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.2x", on="torch")
+    assert small.layers[0].out_channels % 32 == 0
+    assert "Multiples of 64 channels do not meet the budget, trying those of 32" in caplog.text

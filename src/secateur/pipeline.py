@@ -74,14 +74,17 @@ def prune(
     words, ignore = _in_words(model, words)
     if place is None:
         return walk.prune(words, ignore)
-    if words.get("round_to") is None:
-        words["round_to"] = place.step(model, example)
-    if place.target is None:
-        return walk.prune(words, ignore)
-    found = place.search(model, example, lambda share: walk.cut_to(share, words, ignore))
-    small, plan = walk.prune({**words, "macs": f"{found.chosen.macs:.6f}x"}, ignore)
-    latency = {"on": place.runtime, **vars(place.options), **found.as_json()}
-    return small, replace(plan, recipe={**plan.recipe, "latency": latency})
+    step = place.step(model, example) if words.get("round_to") is None else words["round_to"]
+    while True:
+        try:
+            return walk.prune_for(place, {**words, "round_to": step}, ignore)
+        except PlanError as error:
+            if step <= 1 or words.get("round_to") is not None:
+                raise
+            step //= 2
+            log.warning(
+                "Multiples of %d channels do not meet the budget, trying those of %d: %s", 2 * step, step, error
+            )
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,15 @@ class _Walk:
             f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
             "Name further layers to leave whole (ignore=)."
         )
+
+    def prune_for(self, place: _Place, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
+        """Return the pruned model and its plan, with what was measured where the budget is a time."""
+        if place.target is None:
+            return self.prune(budget, ignore)
+        found = place.search(self.model, self.example, lambda share: self.cut_to(share, budget, ignore))
+        small, plan = self.prune({**budget, "macs": f"{found.chosen.macs:.6f}x"}, ignore)
+        latency = {"on": place.runtime, **vars(place.options), **found.as_json()}
+        return small, replace(plan, recipe={**plan.recipe, "latency": latency})
 
     def cut_to(self, share: float, budget: Mapping[str, Any], ignore: list[str]) -> nn.Module:
         """Return the model cut to a share of its MACs, not proved yet."""

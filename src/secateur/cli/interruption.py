@@ -1,4 +1,4 @@
-"""A signal to stop, remembered: foreign code that looks an attribute up and forgets errors may swallow the exception."""
+"""A signal to stop, remembered: foreign code that looks attributes up and forgets errors may swallow the exception."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ from secateur.runtimes.shapes import Sizes
 
 OPENINGS, ROUNDS = 5, 6  # rounds of each opening, at least; even, since every other one runs in the reverse order
 MOST_ROUNDS = 40
+FEW_OPENINGS, FEW_ROUNDS = 3, 2  # of networks so slow that more would take many times as long as was asked for
+LATE, SOONEST = 4, 5.0  # times as long; but not before so many seconds
 LONG_OPENING = 3000.0  # milliseconds, above which a network is opened once
 PAUSE = 0.004  # seconds between turns, in which another runtime's threads stop waiting for work
 
@@ -183,7 +185,7 @@ def _openings(
     tell: Callable[[str], object],
 ) -> bool:
     """Measure in one process; tell whether a network failed on the way."""
-    slow = False
+    slow, begun = False, time.perf_counter()
     for opening in range(pace.openings):
         for name, network in packed.items():
             if opening == 0 or not slow:
@@ -196,7 +198,9 @@ def _openings(
             taken[name].milliseconds.append([])
         start = time.perf_counter()
         for number in range(MOST_ROUNDS):
-            if number >= ROUNDS and number % 2 == 0 and time.perf_counter() - start > pace.seconds:
+            spent = time.perf_counter() - start
+            enough = FEW_ROUNDS if spent > max(LATE * pace.seconds, SOONEST) else ROUNDS
+            if number >= enough and number % 2 == 0 and spent > pace.seconds:
                 break
             tell(f"round {number + 1} of opening {opening + 1}")
             for name in list(packed)[:: -1 if number % 2 else 1]:
@@ -205,4 +209,8 @@ def _openings(
                     return True
                 taken[name].milliseconds[-1].append(milliseconds)
                 time.sleep(PAUSE)
+        if opening + 1 >= FEW_OPENINGS and time.perf_counter() - begun > pace.openings * max(
+            LATE * pace.seconds, SOONEST
+        ):
+            break
     return False
