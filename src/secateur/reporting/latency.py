@@ -15,6 +15,7 @@ from rich.text import Text
 from secateur.artifact.atomic import write_atomically
 from secateur.measurement.contest import Cell
 from secateur.measurement.staircase import Staircase
+from secateur.measurement.statistics import Ratio
 from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Key = tuple[str, str, str]  # runtime, precision, device
 
 
 def latency_tables(cells: Sequence[Cell]) -> list[Table]:
-    """Return a table for each runtime, precision and device: a row for each batch, a column for each network."""
+    """Return a table for each runtime, precision and device: a line for each network, in a section for each batch."""
     return [_table(key, list(own)) for key, own in groupby(cells, _key)]
 
 
@@ -36,36 +37,28 @@ def _key(cell: Cell) -> Key:
 
 def _table(key: Key, cells: list[Cell]) -> Table:
     runtime, precision, device = key
-    names = list(dict.fromkeys(cell.network for cell in cells))
-    table = Table(title=f"{runtime} {precision} on {device}, ms a call", title_justify="left", title_style="bold")
+    table = Table(title=f"{runtime} {precision} on {device}", title_justify="left", title_style="bold")
     table.add_column("batch", justify="right")
-    for number, name in enumerate(names):
-        table.add_column(Text(name), justify="right")
-        table.add_column("10–90 %", justify="right", style="dim")
-        table.add_column("a second", justify="right")
-        table.add_column("peak", justify="right", style="dim")
-        if number:
-            table.add_column("times as fast", justify="right", style="bold")
+    table.add_column("model")
+    for name in ("ms a call", "10–90 %", "a second", "times as fast", "95 %", "memory"):
+        table.add_column(name, justify="right")
     for sizes, row in groupby(cells, lambda cell: cell.sizes):
         first, *others = row
-        table.add_row(str(sizes.batch), *_columns(first), *(text for one in others for text in _compared(one, first)))
+        for cell in (first, *others):
+            ratio = cell.times_as_fast_as(first) if cell is not first else None
+            table.add_row(str(sizes.batch) if cell is first else "", Text(cell.network), *_columns(cell, ratio))
+        table.add_section()
     return table
 
 
-def _columns(cell: Cell) -> list[str]:
+def _columns(cell: Cell, ratio: Ratio | None) -> list[str]:
     if not cell.milliseconds:
-        return [cell.status, "", "", ""]
+        return [cell.status, "", "", "", "", ""]
     spread, peak = cell.spread, cell.peak_bytes
     shown = [number_of(value) for value in (spread.median, spread.low, spread.high)]
-    return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), f"{peak / 2**20:.0f} MB" if peak else ""]
-
-
-def _compared(cell: Cell, first: Cell) -> list[str]:
-    ratio = cell.times_as_fast_as(first)
-    return [
-        *_columns(cell),
-        "" if ratio is None else f"{number_of(ratio.value)} ({number_of(ratio.low)}–{number_of(ratio.high)})",
-    ]
+    times = ["", ""] if ratio is None else [number_of(ratio.value), f"{number_of(ratio.low)}–{number_of(ratio.high)}"]
+    memory = f"{peak / 2**20:.0f} MB" if peak else ""
+    return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), *times, memory]
 
 
 def number_of(value: float) -> str:
