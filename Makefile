@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 
 # Other people's models and pruners, for comparison only. Without dependencies: they would ask for another torch.
-PEERS := torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 torch-kirigami==0.2.1
+PEERS := torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 torch-kirigami==0.2.1 \
+	transformers==5.24.0 tokenizers==0.23.3 regex segmentation_models_pytorch==0.6.0
 
 # One thread a process: tests run side by side, and benchmarks count the time of one core.
 test test-all bench: export OMP_NUM_THREADS ?= 1

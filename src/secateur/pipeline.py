@@ -74,6 +74,8 @@ def prune(
     words, ignore = _in_words(model, words)
     if place is None:
         return walk.prune(words, ignore)
+    if place.target is not None:
+        walk.cut_to(0.99, words, ignore)  # what any budget would refuse is refused before the long work
     step = place.step(model, example) if words.get("round_to") is None else words["round_to"]
     while True:
         try:

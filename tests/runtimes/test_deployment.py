@@ -48,7 +48,7 @@ def test_a_pruned_model_of_the_zoo_comes_out_with_free_sizes(name, suffix, tmp_p
     model, example = halved(name)
     deployed = export(model, tmp_path / f"net{suffix}", example)
     assert (deployed.inputs, deployed.outputs, deployed.free) == (("input",), ("output",), SIZES[name])
-    assert len(deployed.gaps) == (3 if "height" in deployed.free else 2)
+    assert len(deployed.gaps) == (4 if "height" in deployed.free else 3)
     assert deployed.worst.error < 1e-4
     assert {path.suffix for path in tmp_path.iterdir()} == ({".onnx"} if suffix == ".onnx" else {".xml", ".bin"})
 
@@ -142,3 +142,38 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(options, err
     with pytest.raises(error, match=message):
         export(LeNet().eval(), **{"path": "net.onnx", "example": torch.zeros(1, 1, 28, 28), **options})
     assert not list(tmp_path.iterdir())
+
+
+class Masked(nn.Module):
+    """Takes a mask, without which nothing comes out; and says so under the name of an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.calls = nn.Conv2d(3, 4, 3, padding=1), 0
+
+    def forward(self, x, mask):
+        self.calls += 1
+        y = self.conv(x)
+        return {"x": y * mask, "mask": {"b": y}, "mask_b": -y}
+
+
+def test_masks_are_drawn_from_the_example_names_are_apart_and_the_model_is_left_alone(tmp_path):
+    model, mask = Masked().eval(), torch.rand(2, 1, 8, 8) > 0.5
+    deployed = export(model, tmp_path / "net.onnx", (torch.randn(2, 3, 8, 8), mask), free=())
+    assert model.calls == 0
+    assert deployed.inputs == ("x", "mask")
+    assert deployed.outputs == ("x_1", "mask_b", "mask_b_1")
+    assert all(np.isfinite(gap.snr) or gap.error == 0 for gap in deployed.gaps)
+    assert any(gap.snr < 200 for gap in deployed.gaps if gap.output == "x_1")
+
+
+class Whole(nn.Module):
+    """Its code turns the batch into a number."""
+
+    def forward(self, x):
+        return x.reshape(int(x.shape[0]), 3, 64).mean(2)
+
+
+def test_a_batch_that_the_code_makes_a_number_is_not_free(tmp_path):
+    for suffix in (".onnx", ".xml"):
+        assert export(Whole(), tmp_path / f"net{suffix}", torch.rand(2, 3, 8, 8)).free == ()

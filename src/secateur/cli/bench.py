@@ -156,6 +156,9 @@ def _setups(
                 options = Options(precision, device, threads)
                 if len(precisions) * len(devices) * len(installed) == 1 or precision in able.get(device, (precision,)):
                     found.append((name, options))
+    if not found:
+        lacking = f"{', '.join(precisions)} on {', '.join(devices)}"
+        raise click.UsageError(f"None of {', '.join(installed)} computes in {lacking}. See: secateur runtimes")
     return found
 
 

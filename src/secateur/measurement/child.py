@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
+        self._process = process
         self._to: IO[bytes] = process.stdin
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(process.stdout, self._answers), daemon=True).start()
@@ -49,8 +51,17 @@ class Child:
         except queue.Empty:
             raise DeadError(f"no answer for {STALLED:.0f} seconds") from None
         if answer is None:
-            raise DeadError("the process was killed, most likely for memory")
+            raise DeadError(self._end())
         return answer
+
+    def _end(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the process answers no more"
+        if code in (-signal.SIGABRT, -getattr(signal, "SIGKILL", signal.SIGABRT)):  # by its allocator, or by the system
+            return "the process was killed, most likely for memory"
+        return f"the process ended with code {code}"
 
 
 def _listen(stream: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
@@ -67,7 +78,7 @@ def running_child(job: Job) -> Iterator[Child]:
     if job.options.threads:
         environment["OMP_NUM_THREADS"] = str(job.options.threads)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from secateur.measurement.worker import main; main()"],
+        [sys.executable, "-c", "import sys; sys.path.pop(0); from secateur.measurement.worker import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

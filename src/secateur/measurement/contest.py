@@ -21,7 +21,7 @@ OPENINGS, ROUNDS = 5, 6  # rounds of each opening, at least; even, since every o
 MOST_ROUNDS = 40
 FEW_OPENINGS, FEW_ROUNDS = 3, 2  # of networks so slow that more would take many times as long as was asked for
 LATE, SOONEST = 4, 5.0  # times as long; but not before so many seconds
-LONG_OPENING = 3000.0  # milliseconds, above which a network is opened once
+LONG_OPENING = 3000.0  # milliseconds, above which a network is not opened more often than need be
 PAUSE = 0.004  # seconds between turns, in which another runtime's threads stop waiting for work
 
 
@@ -188,13 +188,12 @@ def _openings(
     slow, begun = False, time.perf_counter()
     for opening in range(pace.openings):
         for name, network in packed.items():
-            if opening == 0 or not slow:
-                tell(f"opening {name}")
-                details = _ask(child, taken[name], "open", name, network)
-                if details is None:
-                    return True
-                taken[name].details = taken[name].details or details
-                slow |= sum(details.values()) > LONG_OPENING
+            tell(f"opening {name}")
+            details = _ask(child, taken[name], "open", name, network)
+            if details is None:
+                return True
+            taken[name].details = taken[name].details or details
+            slow |= sum(details.values()) > LONG_OPENING
             taken[name].milliseconds.append([])
         start = time.perf_counter()
         for number in range(MOST_ROUNDS):
@@ -209,8 +208,7 @@ def _openings(
                     return True
                 taken[name].milliseconds[-1].append(milliseconds)
                 time.sleep(PAUSE)
-        if opening + 1 >= FEW_OPENINGS and time.perf_counter() - begun > pace.openings * max(
-            LATE * pace.seconds, SOONEST
-        ):
+        late = time.perf_counter() - begun > pace.openings * max(LATE * pace.seconds, SOONEST)
+        if opening + 1 >= FEW_OPENINGS and (slow or late):
             break
     return False

@@ -16,7 +16,6 @@ from torch import nn
 
 from secateur.artifact.atomic import check_writable, fill_atomically
 from secateur.errors import ExportError, RuntimeUnfitError
-from secateur.graph.calls import calls_of
 from secateur.runtimes import onnxruntime
 from secateur.runtimes.exporting import OPSET, Exported, export_onnx
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
@@ -99,10 +98,10 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         >>> deployed.free, deployed.worst.error  # doctest: +SKIP
         (('batch', 'height', 'width'), 3.1e-07)
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     _check(path, precision, samples)
     form = inference_form(model, example)
-    tensors = calls_of(example)[0].tensors()
+    tensors = form.call.tensors()
     # ONNX Runtime is as quick with the operations as they are; OpenVINO is not, and float16 overflows in some of them.
     half = precision == "fp16"
     deployed_form = fused_form(form, half) if half or path.suffix == ".xml" else form
@@ -176,9 +175,8 @@ def _compared(form: InferenceForm, exported: Exported, made: Path, example: Sequ
         return True
 
     dtypes = [one.dtype for one in example]
-    shapes = tuple(tuple(one.shape) for one in example)
     session = open_network(Network.of_file(made.name, made), RUNTIMES[made.suffix], Options("fp32"))
-    return gaps(form, session, list(trial_inputs(shapes, dtypes, exported.free, takes)))
+    return gaps(form, session, list(trial_inputs(example, exported.free, takes)))
 
 
 def _judge(deployed: Deployed, name: str, force: bool) -> None:

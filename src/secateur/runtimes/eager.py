@@ -60,7 +60,7 @@ class TorchSession(Session):
 
     @override
     def bound(self, arrays: Arrays) -> Callable[[], Any]:
-        inputs = [self._placed(torch.from_numpy(np.ascontiguousarray(one)).to(self.device)) for one in arrays]
+        inputs = [self._placed(torch.from_numpy(np.asarray(one, order="C")).to(self.device)) for one in arrays]
 
         def run() -> Any:
             with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):

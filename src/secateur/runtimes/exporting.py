@@ -57,7 +57,8 @@ def export_onnx(
     """
     onnx = require("onnx")
     axes, chosen = free_axes(form, example, free)
-    _write(form, example, path, axes, opset)
+    if not _write(form, example, path, axes, opset):
+        chosen = ()
     model = onnx.load(str(path))
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
@@ -116,8 +117,8 @@ def _at_another(
     return other, output_shapes(form, random_inputs(other, [one.dtype for one in example]))
 
 
-def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axes: Axes, opset: int) -> None:
-    """Export by torch's tracer; by its newer exporter where the tracer fails."""
+def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axes: Axes, opset: int) -> bool:
+    """Export by torch's tracer, or else by its newer exporter; tell whether sizes are free, as by the first."""
     require("onnxscript")  # or torch tells of it in its own words
     options: dict[str, Any] = {
         "input_names": list(form.inputs),
@@ -127,17 +128,20 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
     with evaluating(form), torch.no_grad(), quiet("torch.onnx", "onnxscript"):
         try:
             torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
-            return
+            return True
         except Exception as error:  # noqa: BLE001 - foreign code may fail in any way
             first = error
         try:
-            torch.onnx.export(form, tuple(example), str(path), dynamo=True, external_data=False, **options)
+            torch.onnx.export(
+                form, tuple(example), str(path), dynamo=True, external_data=False, verbose=False, **options
+            )
         except Exception as error:
             raise ExportError(
                 f"{type(form.model).__name__} does not go into ONNX: {_one_line(first)} "
                 f"By torch's newer exporter: {_one_line(error)}"
             ) from error
     _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
+    return False
 
 
 def _one_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from secateur.graph.calls import Call, calls_of
 from secateur.graph.staging import modules_of
 from secateur.models.registry import entry_of
 from secateur.models.rewriting.rewriting import rewritten
+from secateur.surgery.cutting import copied
 
 _log = logging.getLogger("secateur")
 
@@ -36,11 +37,10 @@ class InferenceForm(nn.Module):
         self.model, self.call = model, call
         self.places = _places(model, call)
         self.inputs = ("input",) if len(self.places) == 1 else tuple(str(name) for name, _ in self.places)
-        with evaluating(model), torch.inference_mode():
-            found = dict(named_outputs(model(*call.args, **call.kwargs)))
+        found = [name for name, _ in named_outputs(_returned(model, call))]
         if not found:
             raise RuntimeUnfitError(f"{type(model).__name__} returns no tensor, so there is nothing to deploy.")
-        self.outputs = tuple(found)
+        self.outputs = _apart(found, taken=self.inputs)
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model on one tensor for each input, and return one for each output."""
@@ -54,10 +54,12 @@ class InferenceForm(nn.Module):
 
 
 def inference_form(model: nn.Module, example: Any) -> InferenceForm:
-    """Return a model as it is deployed; one of the zoo without what only training needs.
+    """Return a copy of a model as it is deployed, on the processor; one of the zoo without what only training needs.
 
     Raises:
-        RuntimeUnfitError: the example is several calls, or holds tensors in containers, or no tensor comes out.
+        RuntimeUnfitError: the example is several calls, or holds tensors in containers, the model does not run on it,
+            or no tensor comes out.
+        CutError: the model cannot be copied.
     """
     first, *others = calls_of(example)
     if others:
@@ -65,7 +67,30 @@ def inference_form(model: nn.Module, example: Any) -> InferenceForm:
     call, entry = first, entry_of(model)
     if entry is not None:
         call = Call(call.args, {**call.kwargs, **entry.inference})
-    return InferenceForm(model, call)
+    return InferenceForm(copied(model).cpu(), call.map(torch.Tensor.cpu))
+
+
+def _returned(model: nn.Module, call: Call) -> Any:
+    try:
+        with evaluating(model), torch.no_grad():
+            return model(*call.args, **call.kwargs)
+    except Exception as error:
+        shown = ", ".join("x".join(map(str, one.shape)) for one in call.tensors())
+        raise RuntimeUnfitError(
+            f"{type(model).__name__} does not run on {shown}: {' '.join(str(error).split())[:300]}. Give an "
+            "example that it runs on (--input)."
+        ) from error
+
+
+def _apart(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    """Return names that are all different, also from those that are taken."""
+    found: list[str] = []
+    for name in names:
+        number, free = 1, name
+        while free in found or free in taken:
+            number, free = number + 1, f"{name}_{number}"
+        found.append(free)
+    return tuple(found)
 
 
 def fused_form(form: InferenceForm, half_safe: bool = False) -> InferenceForm:

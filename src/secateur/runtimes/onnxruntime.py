@@ -66,13 +66,13 @@ class OnnxSession(Session):
     @override
     def bound(self, arrays: Arrays) -> Callable[[], Any]:
         if self.device == "cpu":
-            given = {name: np.ascontiguousarray(one) for name, one in zip(self.inputs, arrays, strict=True)}
+            given = {name: np.asarray(one, order="C") for name, one in zip(self.inputs, arrays, strict=True)}
             return lambda: self.session.run(None, given)
         binding = self.session.io_binding()
         ort = require("onnxruntime")
         for name, one in zip(self.inputs, arrays, strict=True):
             binding.bind_ortvalue_input(
-                name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(one), self.device, 0)
+                name, ort.OrtValue.ortvalue_from_numpy(np.asarray(one, order="C"), self.device, 0)
             )
         for name in self.outputs:
             binding.bind_output(name, self.device)

@@ -67,7 +67,7 @@ class OpenVinoSession(Session):
         request = self.compiled.create_infer_request()
         tensor = require("openvino").Tensor
         for place, one in enumerate(arrays):
-            request.set_input_tensor(place, tensor(np.ascontiguousarray(one)))
+            request.set_input_tensor(place, tensor(np.asarray(one, order="C")))
 
         def run() -> Any:
             request.infer()

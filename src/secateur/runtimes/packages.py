@@ -61,4 +61,7 @@ def is_installed(package: str) -> bool:
 
 def version_of(package: str) -> str:
     """Return the version of an installed package."""
-    return importlib.metadata.version(package)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # it comes under another name, as onnxruntime-gpu does
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from secateur.errors import RuntimeUnfitError
+from secateur.errors import RuntimeUnfitError, SecateurError
 from secateur.runtimes.forms import InferenceForm, evaluating
 from secateur.runtimes.session import Session
 from secateur.runtimes.shapes import STEP, Shapes, Sizes, random_inputs
@@ -42,7 +42,7 @@ def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.
     for given in inputs:
         with evaluating(form), torch.inference_mode():
             expected = [one.double().numpy() for one in form(*given)]
-        outputs = session(*(one.numpy() for one in given))
+        outputs = _run(session, given)
         sizes = tuple(tuple(one.shape) for one in given)
         for name, one, other in zip(form.outputs, expected, outputs, strict=True):
             if one.shape != other.shape:
@@ -54,22 +54,39 @@ def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.
     return found
 
 
+def _run(session: Session, given: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
+    try:
+        return session(*(one.numpy() for one in given))
+    except SecateurError:
+        raise
+    except Exception as error:
+        shown = ", ".join("x".join(map(str, one.shape)) for one in given)
+        raise RuntimeUnfitError(
+            f"The file does not run on inputs of {shown}: {' '.join(str(error).split())[:300]}. Export with fewer free "
+            "sizes (--dynamic)."
+        ) from error
+
+
 def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray) -> Gap:
-    difference = np.abs(found - expected)
-    largest = float(np.abs(expected).max(initial=0.0)) or 1.0
+    with np.errstate(invalid="ignore"):
+        difference = np.where(found == expected, 0.0, np.abs(found - expected))  # infinities may be equal, too
+    finite = expected[np.isfinite(expected)]
+    largest = float(np.abs(finite).max(initial=0.0)) or 1.0
     noise = float(np.square(difference).mean()) if difference.size else 0.0
-    signal = float(np.square(expected).mean()) if expected.size else 0.0
+    signal = float(np.square(finite).mean()) if finite.size else 0.0
     snr = float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
     return Gap(name, sizes, float(difference.max(initial=0.0)) / largest, snr)
 
 
 def trial_inputs(
-    shapes: Shapes, dtypes: Sequence[torch.dtype], free: Sequence[str], takes: Callable[[Shapes], bool]
+    example: Sequence[torch.Tensor], free: Sequence[str], takes: Callable[[Shapes], bool]
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield inputs of three sizes, as far as they are free: the example's, a larger batch, larger pictures in a third.
+    """Yield the example, then random inputs of its size, of a larger batch, and of larger pictures, as far as free.
 
-    `takes` tells whether the model runs on shapes.
+    Whole numbers and flags are drawn from those that the example holds. `takes` tells whether the model runs on shapes.
     """
+    yield tuple(example)
+    shapes = tuple(tuple(one.shape) for one in example)
     picture = next((shape for shape in shapes if len(shape) == 4), None)
     batch = shapes[0][0] if shapes and shapes[0] else 1
     trials = [Sizes()]
@@ -82,4 +99,13 @@ def trial_inputs(
     for seed, sizes in enumerate(trials):
         wanted = sizes.of(shapes)
         if takes(wanted):
-            yield random_inputs(wanted, dtypes, seed)
+            drawn = random_inputs(wanted, [one.dtype for one in example], seed)
+            yield tuple(_like(one, other, seed) for one, other in zip(drawn, example, strict=True))
+
+
+def _like(drawn: torch.Tensor, example: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return what was drawn; of whole numbers and flags, elements of the example instead."""
+    if drawn.is_floating_point() or not example.numel():
+        return drawn
+    chosen = torch.randint(example.numel(), drawn.shape, generator=torch.Generator().manual_seed(seed))
+    return example.flatten()[chosen]
