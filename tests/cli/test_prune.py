@@ -177,7 +177,9 @@ def test_a_time_is_a_budget_on_a_runtime(secateur, monkeypatch):
     found = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options)
     assert found.code == 0
     assert "Measured on torch fp32, 1 threads: the model takes" in found.out
-    assert library.inspect("small.safetensors").plan.recipe["latency"]["chosen"]["time"] == pytest.approx(0.6, rel=0.05)
+    latency = library.inspect("small.safetensors").plan.recipe["latency"]
+    assert latency["chosen"] in latency["candidates"]
+    assert latency["chosen"]["time"] <= 1.05 * 0.6  # as the search measured it
 
 
 @pytest.mark.parametrize(

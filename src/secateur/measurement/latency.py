@@ -160,15 +160,16 @@ def search(
         if abs(candidate.time / wanted - 1) <= CLOSE:
             break
         share = _next(measured, wanted, floor)
-    best = min(measured, key=lambda one: abs(one.time / wanted - 1), default=None)
-    if best is None:
+    if not measured:
         raise PlanError(f"Of {track.full.name} too little may be cut for any time below its own.")
-    if best.time / wanted - 1 > FAR:
+    meeting = [one for one in measured if one.time <= (1 + FAR) * wanted]
+    if not meeting:
         least = min(one.time for one in measured)
         raise PlanError(
             f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is "
             "wanted: the rest is no matter of channels. Allow more, or keep fewer channels (min_channels=)."
         )
+    best = min(meeting, key=lambda one: abs(one.time / wanted - 1))
     return Found(wanted, full.spread.median, best, tuple(measured))
 
 
