@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.artifact.atomic import check_writable
 from secateur.cli.console import show, show_json
-from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import model_options
 from secateur.cli.subject import find_subject
 from secateur.errors import SecateurError
 from secateur.measurement.contest import Cell, contest
@@ -78,12 +78,7 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, metavar="S", help="For each row, at least."
 )
 @click.option("--figure", metavar="FILE", help="Draw time by batch: FILE.svg or FILE.png.")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
+@model_options
 def command(  # noqa: PLR0913
     models: tuple[str, ...],
     batches: tuple[int, ...],
@@ -158,7 +153,9 @@ def _setups(
                     found.append((name, options))
     if not found:
         lacking = f"{', '.join(precisions)} on {', '.join(devices)}"
-        raise click.UsageError(f"None of {', '.join(installed)} computes in {lacking}. See: secateur runtimes")
+        raise click.UsageError(
+            f"None of {', '.join(installed)} computes in {lacking}. List what does: secateur runtimes."
+        )
     return found
 
 

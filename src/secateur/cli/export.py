@@ -15,7 +15,7 @@ from secateur import __version__
 from secateur.artifact.format import digest
 from secateur.artifact.reading import read
 from secateur.cli.console import Progress, show, show_json
-from secateur.cli.options import full_option, input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import model_options
 from secateur.cli.subject import Subject, find_subject, is_file
 from secateur.models.pictures import pictures_in, prepared_pictures
 from secateur.models.registry import entry_of
@@ -49,12 +49,7 @@ def _axes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
 @click.option("--static", is_flag=True, help="No size may change.")
 @click.option("--opset", type=click.IntRange(13), default=OPSET, show_default=True, metavar="N", help="Of ONNX.")
 @click.option("--force", is_flag=True, help="Write the file even if it computes something else than the model.")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
+@model_options
 def command(  # noqa: PLR0913
     model: str,
     output: str,

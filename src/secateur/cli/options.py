@@ -103,9 +103,14 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what every command takes that traces a model."""
-    options = (input_option, weights_option, full_option, attention_option, seed_option, json_option, quiet_option)
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that runs a model."""
+    options = (input_option, weights_option, full_option, seed_option, json_option, quiet_option)
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def subject_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command takes that traces a model."""
+    return attention_option(model_options(command))

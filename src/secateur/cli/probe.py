@@ -10,15 +10,7 @@ from rich.table import Table
 
 from secateur.artifact.atomic import check_writable
 from secateur.cli.console import Progress, show, show_json
-from secateur.cli.options import (
-    full_option,
-    input_option,
-    json_option,
-    place_options,
-    quiet_option,
-    seed_option,
-    weights_option,
-)
+from secateur.cli.options import model_options, place_options
 from secateur.cli.subject import find_subject
 from secateur.measurement.staircase import DEPTH, Staircase, probe
 from secateur.reporting.figures import check_figure
@@ -31,12 +23,7 @@ from secateur.runtimes.session import Options
 @click.argument("model", metavar="MODEL")
 @place_options
 @click.option("--figure", metavar="FILE", help="Draw time by width: FILE.svg or FILE.png.")
-@input_option
-@weights_option
-@full_option
-@seed_option
-@json_option
-@quiet_option
+@model_options
 def command(
     model: str,
     on: str | None,

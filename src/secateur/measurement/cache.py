@@ -44,7 +44,7 @@ def remembered(what: str, runtime: str, options: Options, details: Any, measure:
     path = folder() / f"{what}-{name}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == json.loads(json.dumps(key)):
+        if found["key"] == json.loads(json.dumps(key)) and found["value"]:
             return found["value"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or not ours

@@ -19,10 +19,10 @@ from secateur.errors import MeasurementError
 from secateur.graph.calls import calls_of
 from secateur.measurement.cache import remembered
 from secateur.measurement.contest import contest
-from secateur.runtimes.forms import evaluating
 from secateur.runtimes.network import Network
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
+from secateur.surgery.cutting import copied
 
 WIDTHS = (16, 18, 20, 24, 28, 32, 33, 36, 40, 44, 48, 52, 56, 60, 64)
 LARGEST_STEP = 16
@@ -172,14 +172,12 @@ def kinds_of(model: nn.Module, example: Any) -> list[Kind]:
         macs[key] += cost
         sides.setdefault(key, Counter())[side] += cost
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        with evaluating(model), torch.inference_mode():
-            for call in calls_of(example):
-                model(*call.args, **call.kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched = copied(model).eval()
+    for module in watched.modules():
+        module.register_forward_hook(note)
+    with torch.no_grad():
+        for call in calls_of(example):
+            watched(*call.args, **call.kwargs)
     if not macs:
         raise MeasurementError(f"{type(model).__name__} has neither convolutions nor linear layers to measure.")
     total = sum(macs.values())

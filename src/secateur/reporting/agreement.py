@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from secateur.artifact.atomic import write_atomically
 from secateur.errors import ArtifactError
-from secateur.reporting.figures import FAINT, STYLE, check_figure, import_matplotlib
+from secateur.reporting.figures import FAINT, STYLE, check_figure, import_matplotlib, save_figure
 
 SIDE = 2.1  # inches of a picture
 _TITLES = ("simulated: channels silenced", "cut: channels gone", "difference, white at its largest")
@@ -56,12 +54,7 @@ def draw_agreement(
                 axes.set(xticks=[], yticks=[])
         for axes, title in zip(rows[0], _TITLES, strict=True):
             axes.set_title(title)
-        data = BytesIO()
-        kind = Path(path).suffix.lower().lstrip(".")
-        figure.savefig(
-            data, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": "secateur"}
-        )
-    write_atomically(path, data.getvalue())
+        save_figure(figure, path, dpi=110)
     return largest
 
 

@@ -68,10 +68,18 @@ def draw_widths(change: ModelChange, title: str, path: str | Path, backbone: str
     matplotlib = import_matplotlib()
     with matplotlib.rc_context(STYLE):
         figure = _draw(split_panels(change.layers, backbone), _title(change, title))
-        data = BytesIO()
-        kind = Path(path).suffix.lower().lstrip(".")
-        metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
-        figure.savefig(data, format=kind, dpi=160, metadata=metadata)
+        save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> None:
+    """Write a figure, SVG or PNG by the suffix, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    data, kind = BytesIO(), Path(path).suffix.lower().lstrip(".")
+    metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
+    figure.savefig(data, format=kind, dpi=dpi, metadata=metadata)
     write_atomically(path, data.getvalue())
 
 

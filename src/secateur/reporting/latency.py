@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from secateur.artifact.atomic import write_atomically
 from secateur.measurement.contest import Cell
 from secateur.measurement.staircase import Staircase
 from secateur.measurement.statistics import Ratio
-from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib
+from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLOURS = ("#6B7580", AFTER, "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all eyes
 Key = tuple[str, str, str]  # runtime, precision, device
@@ -138,7 +135,7 @@ def draw_latency(cells: Sequence[Cell], title: str, path: str | Path) -> None:
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         grid[0].legend(frameon=False, loc="upper left")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_panel(axes: Axes, title: str, cells: Sequence[Cell]) -> None:
@@ -193,12 +190,4 @@ def draw_staircase(found: Staircase, title: str, path: str | Path) -> None:
             axes.tick_params(length=0, pad=2, labelcolor=FAINT)
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.grid(visible=True, color=BEFORE, linewidth=0.5)
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    data = BytesIO()
-    kind = Path(path).suffix.lower().lstrip(".")
-    metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
-    figure.savefig(data, format=kind, dpi=160, metadata=metadata)
-    write_atomically(path, data.getvalue())
+        save_figure(figure, path)

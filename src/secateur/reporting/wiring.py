@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.artifact.atomic import write_atomically
 from secateur.graph.groups import Graph, Group
 from secateur.planning.plans import Plan
-from secateur.reporting.figures import AFTER, FAINT, INK, STYLE, check_figure, import_matplotlib
+from secateur.reporting.figures import AFTER, FAINT, INK, STYLE, check_figure, import_matplotlib, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +63,7 @@ def draw_graft(graph: Graph, plan: Plan, at: str, path: str | Path) -> None:
         figure = Figure(figsize=(8.0, 0.9 + ROW * max(len(makers), len(readers), 1)), facecolor="white")
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         _draw(axes, wires, makers, readers, at, type(graph.model).__name__)
-        data, kind = BytesIO(), Path(path).suffix.lower().lstrip(".")
-        metadata = {"Date": None, "Creator": "secateur"} if kind == "svg" else {"Software": "secateur"}
-        figure.savefig(data, format=kind, dpi=160, metadata=metadata)
-    write_atomically(path, data.getvalue())
+        save_figure(figure, path)
 
 
 def _ends(group: Group, plan: Plan, inside: str) -> list[tuple[str, str]]:

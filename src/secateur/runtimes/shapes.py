@@ -63,7 +63,7 @@ def output_shapes(form: InferenceForm, inputs: Sequence[torch.Tensor]) -> Shapes
         RuntimeUnfitError: it does not run on inputs of these sizes.
     """
     try:
-        with evaluating(form), torch.inference_mode():
+        with evaluating(form), torch.no_grad():
             return tuple(tuple(output.shape) for output in form(*inputs))
     except Exception as error:
         shown = ", ".join("x".join(map(str, one.shape)) for one in inputs)
