@@ -9,10 +9,12 @@ from torch import nn
 
 from secateur.errors import ArtifactError, ExportError, RuntimeMissingError, RuntimeUnfitError
 from secateur.models import LeNet, MODNet
+from secateur.models.modnet import Conv2dIBNormRelu
 from secateur.runtimes import packages
 from secateur.runtimes.exporting import export_onnx
 from secateur.runtimes.forms import inference_form
 from secateur.runtimes.network import Network
+from secateur.runtimes.quantizing import quantized_ir
 from secateur.runtimes.registry import RUNTIMES, open_network, presence_of
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
@@ -52,6 +54,9 @@ def test_outputs_agree_with_the_model_by_name_and_at_other_sizes(pair, runtime):
     for one, other in zip(found, (expected["map"], expected["more"][0]), strict=True):
         assert one.shape == tuple(other.shape)
         np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=2e-5)
+    fixed = open_network(network, runtime, Options(threads=1), tuple(one.shape for one in inputs))
+    for one, other in zip(fixed(*(one.numpy() for one in inputs)), found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("runtime", INSTALLED)
@@ -68,6 +73,23 @@ def test_every_precision_that_a_runtime_names_works(runtime):
             assert found.dtype == np.float32
             loose = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 5e-2}[precision]
             np.testing.assert_allclose(found, expected, rtol=0, atol=loose, err_msg=f"{runtime} {precision}")
+
+
+def test_in_int8_statistics_over_the_picture_stay_in_float(capsys):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    torch.manual_seed(0)
+    block = nn.Sequential(Conv2dIBNormRelu(3, 16, 3), Conv2dIBNormRelu(16, 8, 3)).eval()
+    network = Network.of_model("blocks", block, torch.zeros(1, 3, 32, 32))
+    model = openvino.Core().read_model(str(network.fused.path))
+    quantised = quantized_ir(model, network.calibration())
+    assert not capsys.readouterr().out
+    kinds = [node.get_type_name() for node in quantised.get_ordered_ops()]
+    means = [node for node in quantised.get_ordered_ops() if node.get_type_name() == "ReduceMean"]
+    assert len(means) == 4  # two moments for each norm
+    assert kinds.count("FakeQuantize") == 2  # the inputs of both convolutions
+    for mean in means:
+        assert mean.input_value(0).get_node().get_type_name() != "FakeQuantize"
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network],
 def _run_of(network: Network, job: Job) -> tuple[Callable[[], Any], dict[str, float]]:
     inputs = [one.numpy() for one in network.inputs(job.sizes)]
     start = time.perf_counter()
-    session = open_network(network, job.runtime, job.options)
+    session = open_network(network, job.runtime, job.options, tuple(one.shape for one in inputs))
     ready = time.perf_counter()
     run = session.bound(inputs)
     run()

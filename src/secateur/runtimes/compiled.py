@@ -14,9 +14,10 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.packages import quiet
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Options, Session
+from secateur.runtimes.shapes import Shapes
 
 
-def open_compiled(network: Network, options: Options) -> Session:
+def open_compiled(network: Network, options: Options, shapes: Shapes | None) -> Session:
     """Open a model compiled; it is compiled at the first call, which takes long.
 
     Raises:
@@ -25,7 +26,7 @@ def open_compiled(network: Network, options: Options) -> Session:
     """
     if options.device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         raise RuntimeMissingError("torch-compile wants a C++ compiler, and there is none. Install g++ or clang.")
-    return eager.TorchSession(network, options, compiled=_compiled)
+    return eager.TorchSession(network, options, shapes, compiled=_compiled)
 
 
 def _compiled(module: nn.Module) -> Any:

@@ -16,6 +16,7 @@ from secateur.errors import RuntimeUnfitError
 from secateur.runtimes.network import Network
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.shapes import Shapes
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -41,6 +42,7 @@ class TorchSession(Session):
         self,
         network: Network,
         options: Options,
+        _: Shapes | None = None,
         channels_last: bool = False,
         compiled: Callable[[nn.Module], Any] = lambda module: module,
     ) -> None:

@@ -15,6 +15,7 @@ from secateur.runtimes.packages import require
 from secateur.runtimes.quantizing import quantized_onnx
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.shapes import Shapes
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -30,7 +31,7 @@ def precisions(_: str) -> tuple[str, ...]:
     return ("fp32", "fp16", "int8")
 
 
-def open_onnx(network: Network, options: Options) -> Session:
+def open_onnx(network: Network, options: Options, _: Shapes | None) -> Session:
     """Open a network in ONNX Runtime; weights and operators in fp16 if asked for, inputs and outputs stay as they are.
 
     Raises:

@@ -14,8 +14,9 @@ from secateur.runtimes.packages import require
 from secateur.runtimes.quantizing import quantized_ir
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.shapes import Shapes
 
-HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}  # of what is not quantised
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 
@@ -31,8 +32,10 @@ def precisions(device: str) -> tuple[str, ...]:
     return tuple(precision for precision, word in _CAPABILITIES.items() if word in able)
 
 
-def open_openvino(network: Network, options: Options) -> Session:
+def open_openvino(network: Network, options: Options, shapes: Shapes | None) -> Session:
     """Open a network in OpenVINO; the arithmetic is the one asked for, whatever the device would take by itself.
+
+    In INT8 what is not quantised is computed in bf16 where the device does that, and else in fp32.
 
     Raises:
         RuntimeUnfitError: it cannot be compiled (says why).
@@ -44,6 +47,8 @@ def open_openvino(network: Network, options: Options) -> Session:
         model = core.read_model(str(path))
         if options.precision == "int8":
             model = quantized_ir(model, network.calibration())
+        if shapes is not None:
+            model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
         return OpenVinoSession(core, model, options)
     except RuntimeError as error:
         raise RuntimeUnfitError(f"{network.name} does not open in OpenVINO: {' '.join(str(error).split())}") from error
@@ -55,7 +60,7 @@ class OpenVinoSession(Session):
     def __init__(self, core: Any, model: Any, options: Options) -> None:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": HINTS[options.precision],
+            "INFERENCE_PRECISION_HINT": _hint(options),
         }
         if options.threads and options.device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = options.threads
@@ -78,6 +83,12 @@ class OpenVinoSession(Session):
     @override
     def read(self, result: Any) -> tuple[np.ndarray, ...]:
         return tuple(result.get_output_tensor(place).data.copy() for place in range(len(self.outputs)))
+
+
+def _hint(options: Options) -> str:
+    if options.precision == "int8":
+        return "bf16" if "bf16" in precisions(options.device) else "f32"
+    return _HINTS[options.precision]
 
 
 def _name(port: Any) -> str:

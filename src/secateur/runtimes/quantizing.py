@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import numpy as np
 
 from secateur.errors import ExportError
 from secateur.runtimes.packages import quiet, require
+
+_MEANS = frozenset(("ReduceMean", "ReduceL2", "MVN"))
+_ARITHMETIC = frozenset(("Add", "Subtract", "Multiply", "Divide", "Power", "Sqrt", "Maximum"))
 
 Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
 
@@ -63,6 +68,8 @@ def _reader(quantization: Any, names: Sequence[str], samples: Samples) -> Any:
 def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -> Any:
     """Return a model of OpenVINO in INT8, by NNCF.
 
+    Statistics over pictures, and what is scaled by them, stay in float: in 8 bits they cost quality and time.
+
     Args:
         model: the model in fp32; it is not changed.
         samples: what it is calibrated on.
@@ -72,13 +79,35 @@ def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -
         ExportError: NNCF cannot quantise it (says why).
     """
     nncf = require("nncf")
-    with quiet("", "nncf"):
+    names = list(dict.fromkeys([*keep_float, *statistical_nodes(model)]))
+    with quiet("", "nncf"), redirect_stdout(io.StringIO()):  # a bar of progress
         try:
             return nncf.quantize(
                 model,
                 nncf.Dataset([list(sample) for sample in samples]),
                 subset_size=len(samples),
-                ignored_scope=nncf.IgnoredScope(names=list(keep_float)) if keep_float else None,
+                ignored_scope=nncf.IgnoredScope(names=names) if names else None,
             )
         except Exception as error:
             raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())}") from error
+
+
+def statistical_nodes(model: Any) -> list[str]:
+    """Return the names of the nodes that take means over pictures, and of the arithmetic that follows from these.
+
+    That is what an instance norm is made of where it is no operation of its own. A convolution, an activation, or
+    whatever else does more than arithmetic ends it.
+
+    Args:
+        model: a model of OpenVINO.
+    """
+    found: list[str] = []
+    statistical: set[str] = set()
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        sources = [value.get_node().get_friendly_name() for value in node.input_values()]
+        if kind in _MEANS or (kind in _ARITHMETIC and not statistical.isdisjoint(sources)):
+            name = node.get_friendly_name()
+            statistical.add(name)
+            found.append(name)
+    return found

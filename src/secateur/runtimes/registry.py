@@ -10,6 +10,7 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.packages import EXTRAS, is_installed, version_of
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Options, Session
+from secateur.runtimes.shapes import Shapes
 
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
@@ -41,13 +42,16 @@ def presence_of(name: str) -> Presence:
     return Presence(name, version_of(runtime.package), found)
 
 
-def open_network(network: Network, runtime: str, options: Options | None = None) -> Session:
+def open_network(
+    network: Network, runtime: str, options: Options | None = None, shapes: Shapes | None = None
+) -> Session:
     """Open a network in a runtime.
 
     Args:
         network: a model or a file.
         runtime: one of "torch", "torch-channels-last", "torch-compile", "onnxruntime" and "openvino".
         options: precision, device and threads; fp32 on the processor if left out.
+        shapes: of the inputs, where it is to run on no others: some runtimes are faster then.
 
     Raises:
         RuntimeUnfitError: there is no such runtime, or it has no such device or precision, or cannot run the network.
@@ -62,7 +66,7 @@ def open_network(network: Network, runtime: str, options: Options | None = None)
     """
     options = options or Options()
     check_able(runtime, options)
-    return runtime_of(runtime).open(network, options)
+    return runtime_of(runtime).open(network, options, shapes)
 
 
 def check_able(runtime: str, options: Options) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secateur.runtimes.network import Network, Source
 from secateur.runtimes.session import Options, Session
+from secateur.runtimes.shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Runtime:
         package: what has to be installed.
         devices: returns those that are there.
         precisions: from a device to those that it computes in.
-        open: opens a network; the options are ones that it can meet.
+        open: opens a network for inputs of these shapes, or of any; the options are ones that it can meet.
         source: what it opens: the model's own code, the exported file, or the one that is fused before.
     """
 
@@ -26,5 +27,5 @@ class Runtime:
     package: str
     devices: Callable[[], tuple[str, ...]]
     precisions: Callable[[str], tuple[str, ...]]
-    open: Callable[[Network, Options], Session]
+    open: Callable[[Network, Options, Shapes | None], Session]
     source: Source
