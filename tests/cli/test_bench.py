@@ -20,6 +20,18 @@ def test_two_models_side_by_side_in_figures_and_a_picture(secateur):
     assert "times.png" in secateur.files()
 
 
+def test_where_the_time_goes_is_told_by_layer_and_branch(secateur):
+    options = ["--threads", "1", "--seconds", "0", "--by-layer"]
+    found = secateur("bench", "lenet", "lenet", *options)
+    assert found.code == 0
+    for words in ("torch fp32 batch 1, by layer", "by branch", "Conv2d", "lenet (2): "):
+        assert words in found.out
+    (profiles,) = secateur("bench", "lenet", *options, "--json").json["profiles"]
+    assert {layer["layer"] for layer in profiles["networks"][0]["layers"]} >= {"conv1", "fc3"}
+    found = secateur("bench", "lenet", *options, "--on", "torch-compile")
+    assert "torch-compile does not tell what its layers take." in found.out
+
+
 def test_the_table_has_a_row_for_each_batch_and_says_what_failed(secateur):
     found = secateur("bench", "lenet", "lenet", "--size", "30x30", "--seconds", "0")
     assert found.code == 1

@@ -1,14 +1,18 @@
-"""Files that are there whole or not at all: written beside their place, then moved into it."""
+"""Files and folders that are there whole or not at all: written beside their place, then moved into it."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from secateur.errors import ArtifactError
+
+T = TypeVar("T")
 
 
 def check_writable(path: str | Path) -> Path:
@@ -60,6 +64,50 @@ def fill_atomically(path: str | Path, fill: Callable[[Path], object]) -> None:
         _remove(beside)
 
 
+def check_new_folder(path: str | Path) -> Path:
+    """Make sure that a folder can be made at `path`, before the long work that fills it; nothing is left behind.
+
+    Raises:
+        ArtifactError: something lies there that is no empty folder, or the folder around it is missing or closed.
+
+    Example:
+        >>> check_new_folder("shipped").name
+        'shipped'
+    """
+    place = _new_folder(path)
+    beside = _beside(place)
+    try:
+        beside.mkdir()
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def fill_folder_atomically(path: str | Path, fill: Callable[[Path], T]) -> T:
+    """Let `fill` write into a folder beside `path`, then move that into place; it is removed if anything goes wrong.
+
+    Returns what `fill` does.
+
+    Raises:
+        ArtifactError: something lies there that is no empty folder, or the folder cannot be written.
+    """
+    place = _new_folder(path)
+    beside = _beside(place)
+    try:
+        beside.mkdir()
+        filled = fill(beside)
+        for file in beside.iterdir():
+            _flush(file)
+        beside.replace(place)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return filled
+
+
 def _place(path: str | Path) -> Path:
     try:
         place = Path(path).expanduser().resolve()
@@ -70,10 +118,35 @@ def _place(path: str | Path) -> Path:
     if taken:
         raise ArtifactError(f"{path} cannot be written: it is there already and is no file. Give another name.")
     if not found:
-        raise ArtifactError(
-            f"{path} cannot be written: the folder {place.parent} does not exist. Create it, or give another path."
-        )
+        raise _no_parent(path, place)
     return place
+
+
+def _new_folder(path: str | Path) -> Path:
+    try:
+        place = Path(path).expanduser().resolve()
+        taken = _taken_by(place)
+        found = place.parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_write(path, error) from None
+    if taken:
+        raise ArtifactError(
+            f"{path} cannot be written: it is there already and is {taken}. Name a folder that is not there yet."
+        )
+    if not found:
+        raise _no_parent(path, place)
+    return place
+
+
+def _taken_by(place: Path) -> str:
+    if not place.exists():
+        return ""
+    if not place.is_dir():
+        return "no folder"
+    if any(place.iterdir()):
+        return "not empty"
+    # It would be replaced, and who stands in it would go on looking at the old one.
+    return "the folder that you are in" if place == Path.cwd() else ""
 
 
 def _beside(place: Path) -> Path:
@@ -96,6 +169,12 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _no_parent(path: str | Path, place: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} cannot be written: the folder {place.parent} does not exist. Create it, or give another path."
+    )
 
 
 def _cannot_write(path: str | Path, error: Exception) -> ArtifactError:

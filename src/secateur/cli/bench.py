@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -15,11 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from secateur.artifact.atomic import check_writable
 from secateur.cli.console import show, show_json
 from secateur.cli.options import model_options
-from secateur.cli.subject import find_subject
+from secateur.cli.subject import branches_of, find_subject
 from secateur.errors import SecateurError
 from secateur.measurement.contest import Cell, contest
+from secateur.measurement.profiling import Profile, profile
 from secateur.reporting.figures import check_figure
-from secateur.reporting.latency import draw_latency, failures, latency_json, latency_tables
+from secateur.reporting.latency import draw_latency, failures, kinds_line, latency_json, latency_tables, profile_tables
 from secateur.runtimes.machine import this_machine
 from secateur.runtimes.network import FILES, Network
 from secateur.runtimes.registry import RUNTIMES, presence_of, runtime_of
@@ -78,6 +79,9 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, metavar="S", help="For each row, at least."
 )
 @click.option("--figure", metavar="FILE", help="Draw time by batch: FILE.svg or FILE.png.")
+@click.option(
+    "--by-layer", is_flag=True, help="Also where the time goes, by layer and branch, where the runtime tells."
+)
 @model_options
 def command(  # noqa: PLR0913
     models: tuple[str, ...],
@@ -89,6 +93,7 @@ def command(  # noqa: PLR0913
     threads: int,
     seconds: float,
     figure: str | None,
+    by_layer: bool,
     shapes: tuple[tuple[int, ...], ...],
     weights: str | None,
     full: str | None,
@@ -112,6 +117,7 @@ def command(  # noqa: PLR0913
     ]
     height, width = size or (None, None)
     cells: list[Cell] = []
+    profiles: list[_Profiles] = []
     rows = [(runtime, options, batch) for runtime, options in setups for batch in batches]
     with _bar(quiet, len(rows)) as bar:
         task = bar.add_task("", total=len(rows))
@@ -125,16 +131,52 @@ def command(  # noqa: PLR0913
                 seconds,
                 lambda text, title=title: bar.update(task, description=f"{title}: {text}"),
             )
+            if by_layer:
+                bar.update(task, description=f"{title}: by layer")
+                profiles.append(_profiles(title, networks, runtime, options, Sizes(batch, height, width)))
             bar.advance(task)
     machine = this_machine()
     if figure is not None:
         draw_latency(cells, f"{', '.join(network.name for network in networks)} on {machine.processor}", figure)
     if as_json:
-        show_json({"machine": asdict(machine), "threads": threads, "cells": latency_json(cells)})
+        found = {"machine": asdict(machine), "threads": threads, "cells": latency_json(cells)}
+        show_json(found | ({"profiles": [one.as_json() for one in profiles]} if by_layer else {}))
         return
     show(f"{machine}; {threads or 'as many as they take'} threads", *latency_tables(cells), *failures(cells))
+    for one in profiles:
+        show(*one.tables(networks))
     if not any(cell.milliseconds for cell in cells):
         raise SecateurError("Nothing could be measured. The lines above say why.")
+
+
+@dataclass(frozen=True)
+class _Profiles:
+    """Where the time of several networks goes in one setup, or why that is not known."""
+
+    title: str
+    found: list[Profile]
+    why: list[str]
+
+    def tables(self, networks: Sequence[Network]) -> list[Any]:
+        """Return what is shown to people."""
+        form = next((network.form for network in networks if network.form is not None), None)
+        branches = {} if form is None else branches_of(form.model)
+        tables = profile_tables(self.found, self.title, branches) if self.found else []
+        return [*tables, *(f"{one.network}: {kinds_line(one)}" for one in self.found), *self.why]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {"setup": self.title, "networks": [asdict(one) for one in self.found], "failures": self.why}
+
+
+def _profiles(title: str, networks: Sequence[Network], runtime: str, options: Options, sizes: Sizes) -> _Profiles:
+    found, why = [], []
+    for network in networks:
+        try:
+            found.append(profile(network, runtime, options, sizes))
+        except SecateurError as error:
+            why.append(str(error))
+    return _Profiles(title, found, list(dict.fromkeys(why)))
 
 
 def _setups(

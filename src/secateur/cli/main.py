@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Between secateur's file, checkpoints, plans alone, and whole models in pickles.",
     "inspect": "What a saved file says of itself; no weights are read.",
     "export": "Write a model as the file that a runtime opens, and compare its outputs with PyTorch's.",
+    "bundle": "Write a folder that puts pictures through a model in its runtime, without PyTorch.",
     "bench": "How long models take in the runtimes that they are deployed to, side by side.",
     "probe": "How time grows with width on a runtime, and in which steps of channels.",
     "runtimes": "What this machine has to run networks on.",

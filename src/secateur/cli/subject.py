@@ -75,7 +75,7 @@ def find_subject(
     if weights is not None:
         load_checkpoint(selected.model, weights)
         origin = weights
-    return Subject(name, selected.model, example, _branches(selected.model), origin)
+    return Subject(name, selected.model, example, branches_of(selected.model), origin)
 
 
 def is_file(name: str) -> bool:
@@ -124,7 +124,7 @@ def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, fu
         model = cut_by_all(contents, contents.plans, whole)
         load_checkpoint(model, weights)
     example = example_of(shapes, None) if shapes else calls_of_plan(contents.plan)
-    return Subject(name, model, example, _branches(model), weights or name, contents.plans)
+    return Subject(name, model, example, branches_of(model), weights or name, contents.plans)
 
 
 def _misspelt(name: str) -> Subject:
@@ -135,7 +135,8 @@ def _misspelt(name: str) -> Subject:
     raise AssertionError(name)
 
 
-def _branches(model: nn.Module) -> Mapping[str, Sequence[str]]:
+def branches_of(model: nn.Module) -> Mapping[str, Sequence[str]]:
+    """Return the branches of a model of the zoo, or the children of another one, with the prefixes of their names."""
     entry = entry_of(model)
     return entry.branches if entry and entry.branches else top_level_branches(model)
 

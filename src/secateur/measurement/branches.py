@@ -33,7 +33,7 @@ def branch_costs(graph: Graph, branches: Mapping[str, Sequence[str]]) -> tuple[B
         >>> branch_costs(graph, {"lr": ["backbone", "lr_branch"], "hr": ["hr_branch"]})[0].params  # doctest: +SKIP
         6158000
     """
-    branch_by_layer = {layer.name: _branch(layer.aliases or (layer.name,), branches) for layer in graph.layers}
+    branch_by_layer = {layer.name: branch_of(layer.aliases or (layer.name,), branches) for layer in graph.layers}
     costs = graph.costs.by_layer()
     names = [*branches, *({"other"} & set(branch_by_layer.values()))]
     return tuple(_sum(name, [cost for cost in costs if branch_by_layer.get(cost.layer) == name]) for name in names)
@@ -55,14 +55,15 @@ def top_level_branches(model: nn.Module) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name, child in model.named_children() if any(True for _ in child.parameters())}
 
 
-def _branch(names: Sequence[str], branches: Mapping[str, Sequence[str]]) -> str:
+def branch_of(names: Sequence[str], branches: Mapping[str, Sequence[str]], other: str = "other") -> str:
+    """Return the branch with the longest prefix that fits one of a layer's names."""
     fits = [
         (len(prefix), branch)
         for branch, prefixes in branches.items()
         for prefix in prefixes
         if any(name == prefix or name.startswith(f"{prefix}.") for name in names)
     ]
-    return max(fits, key=lambda fit: fit[0])[1] if fits else "other"
+    return max(fits, key=lambda fit: fit[0])[1] if fits else other
 
 
 def _sum(name: str, costs: Sequence[LayerCost]) -> BranchCost:

@@ -16,8 +16,8 @@ import numpy as np
 from secateur.errors import SecateurError
 from secateur.measurement import memory
 from secateur.runtimes.network import Network
-from secateur.runtimes.registry import open_network
-from secateur.runtimes.session import Options
+from secateur.runtimes.registry import open_network, runtime_of
+from secateur.runtimes.session import NodeTime, Options
 from secateur.runtimes.shapes import Sizes
 
 SHORTEST = 0.010  # seconds of a turn; quicker networks run several times in one
@@ -44,7 +44,8 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
     """Answer what is asked until nothing more is: pickles, of the process that started this one alone.
 
     The first is the job. Then ("open", name, network as bytes) opens and warms up, also again: milliseconds of opening
-    and of the first call. ("turn", name): milliseconds of a call. ("peak",): bytes. An answer is ("fine", value) or
+    and of the first call. ("turn", name): milliseconds of a call. ("peak",): bytes.
+    ("profile", network as bytes): what its operations take. An answer is ("fine", value) or
     ("failed", kind, why), where out of memory is a kind of its own.
     """
     networks: dict[str, Network] = {}
@@ -72,6 +73,8 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
 def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network], opened: dict[str, _Open]) -> Any:
     if what == "peak":
         return memory.peak()
+    if what == "profile":
+        return _profile(pickle.loads(given[0]), job)  # noqa: S301 - made by the process that started this one
     name = given[0]
     if what == "turn":
         return _turn(opened[name].run, opened[name].repeats)
@@ -91,6 +94,12 @@ def _run_of(network: Network, job: Job) -> tuple[Callable[[], Any], dict[str, fl
     run = session.bound(inputs)
     run()
     return run, {"load_ms": (ready - start) * 1e3, "first_ms": (time.perf_counter() - ready) * 1e3}
+
+
+def _profile(network: Network, job: Job) -> list[NodeTime]:
+    ask = runtime_of(job.runtime).profile
+    assert ask is not None
+    return ask(network, job.options, [one.numpy() for one in network.inputs(job.sizes)])
 
 
 def _warmed(run: Callable[[], Any]) -> int:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from secateur.measurement.branches import branch_of
 from secateur.measurement.contest import Cell
+from secateur.measurement.profiling import LayerTime, Profile
 from secateur.measurement.staircase import Staircase
 from secateur.measurement.statistics import Ratio
 from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib, save_figure
+from secateur.reporting.numbers import short_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = ("#6B7580", AFTER, "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito's, told apart by all eyes
+_LEAST_SHOWN = 0.01  # share of a network's time
 Key = tuple[str, str, str]  # runtime, precision, device
 
 
@@ -56,6 +61,66 @@ def _columns(cell: Cell, ratio: Ratio | None) -> list[str]:
     times = ["", ""] if ratio is None else [number_of(ratio.value), f"{number_of(ratio.low)}–{number_of(ratio.high)}"]
     memory = f"{peak / 2**20:.0f} MB" if peak else ""
     return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), *times, memory]
+
+
+def profile_tables(profiles: Sequence[Profile], title: str, branches: Mapping[str, Sequence[str]]) -> list[Table]:
+    """Return tables of where the time of networks goes, side by side: by layer, and by branch.
+
+    Args:
+        profiles: of one runtime, precision and size.
+        title: says which.
+        branches: prefixes of module names, by branch.
+    """
+    rows = {layer.layer: layer for profile in reversed(profiles) for layer in reversed(profile.layers)}
+    shares = {name: max(_share(profile, name) for profile in profiles) for name in rows}
+    shown = [name for name in reversed(rows) if shares[name] >= _LEAST_SHOWN]
+    by_layer = _profile_table(f"{title}, by layer", "layer", profiles)
+    for name in shown:
+        kinds = ", ".join(rows[name].kinds)
+        by_layer.add_row(name, *_both(profiles, lambda layer, name=name: layer.layer == name), kinds)
+    if len(shown) < len(rows):
+        others = f"{len(rows) - len(shown)} others, each under {_LEAST_SHOWN:.0%}"
+        by_layer.add_row(others, *_both(profiles, lambda layer: layer.layer not in shown), "", style="dim")
+    by_branch = _profile_table(f"{title}, by branch", "branch", profiles)
+    for branch in (*branches, ""):
+        columns = _both(profiles, lambda layer, branch=branch: branch_of((layer.layer,), branches, "") == branch)
+        if any(columns):
+            by_branch.add_row(branch or "other", *columns, "")
+    by_branch.add_section()
+    by_branch.add_row("total", *_both(profiles, lambda _: True), "")
+    return [by_layer, by_branch]
+
+
+def kinds_line(profile: Profile, most: int = 5) -> str:
+    """Say which kinds of operation take most of a network's time, such as "Convolution 69 %, Interpolate 9 %"."""
+    largest = list(profile.kinds.items())[:most]
+    return ", ".join(f"{kind} {taken / profile.milliseconds:.0%}" for kind, taken in largest)
+
+
+def _profile_table(title: str, what: str, profiles: Sequence[Profile]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column(what, overflow="fold")
+    for profile in profiles:
+        table.add_column(f"{profile.network}\nMACs", justify="right")
+        table.add_column("ms", justify="right")
+        table.add_column("share", justify="right")
+    table.add_column("operations" if what == "layer" else "", style="dim")
+    return table
+
+
+def _share(profile: Profile, name: str) -> float:
+    return sum(layer.milliseconds for layer in profile.layers if layer.layer == name) / profile.milliseconds
+
+
+def _both(profiles: Sequence[Profile], belongs: Callable[[LayerTime], bool]) -> list[str]:
+    """Return the columns of all networks for some layers: MACs, milliseconds, share of the time."""
+    columns = []
+    for profile in profiles:
+        own = [layer for layer in profile.layers if belongs(layer)]
+        macs, taken = sum(layer.macs or 0 for layer in own), sum(layer.milliseconds for layer in own)
+        known = [number_of(taken), f"{taken / profile.milliseconds:.0%}"] if own else ["", ""]
+        columns += [short_count(round(macs)) if macs else "", *known]
+    return columns
 
 
 def number_of(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from typing_extensions import override
 from secateur.errors import RuntimeUnfitError
 from secateur.runtimes.network import Network
 from secateur.runtimes.runtime import Runtime
-from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.session import PROFILED, Arrays, NodeTime, Options, Session, median_times
 from secateur.runtimes.shapes import Shapes
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -81,7 +82,52 @@ class TorchSession(Session):
         return tuple(one.float().cpu().numpy() if one.is_floating_point() else one.cpu().numpy() for one in result)
 
 
-PLAIN = Runtime("torch", "torch", devices, precisions, TorchSession, source="module")
+def profile(
+    network: Network, options: Options, arrays: Arrays, opened: Callable[..., TorchSession] = TorchSession
+) -> list[NodeTime]:
+    """Tell what each module takes by itself, without the modules in it."""
+    session = opened(network, options)
+    run, watch = session.bound(arrays), _Watch(session.module, session.device)
+    for _ in range(PROFILED + 1):
+        watch.runs.append([])
+        run()
+    return median_times(watch.runs[1:])
+
+
+class _Watch:
+    """Notes when modules begin and end."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.runs: list[list[NodeTime]] = []
+        self._device, self._begun = device, [(0.0, 0.0)]  # when, and how long modules inside took
+        for name, one in module.named_modules():
+            one.register_forward_pre_hook(self._begin)
+            one.register_forward_hook(partial(self._end, "/" + name.replace(".", "/")))
+
+    def _begin(self, *_: Any) -> None:
+        self._begun.append((self._now(), 0.0))
+
+    def _end(self, path: str, module: nn.Module, *_: Any) -> None:
+        begun, inside = self._begun.pop()
+        taken = self._now() - begun
+        self.runs[-1].append(NodeTime(path, type(module).__name__, (taken - inside) * 1e3))
+        outer, others = self._begun.pop()
+        self._begun.append((outer, others + taken))
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+PLAIN = Runtime("torch", "torch", devices, precisions, TorchSession, source="module", profile=profile)
+_open_channels_last = partial(TorchSession, channels_last=True)
 CHANNELS_LAST = Runtime(
-    "torch-channels-last", "torch", devices, precisions, partial(TorchSession, channels_last=True), source="module"
+    "torch-channels-last",
+    "torch",
+    devices,
+    precisions,
+    _open_channels_last,
+    source="module",
+    profile=partial(profile, opened=_open_channels_last),
 )

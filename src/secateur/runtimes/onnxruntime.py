@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.packages import require
 from secateur.runtimes.quantizing import quantized_onnx
 from secateur.runtimes.runtime import Runtime
-from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.session import PROFILED, Arrays, NodeTime, Options, Session, median_times
 from secateur.runtimes.shapes import Shapes
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -31,7 +33,7 @@ def precisions(_: str) -> tuple[str, ...]:
     return ("fp32", "fp16", "int8")
 
 
-def open_onnx(network: Network, options: Options, _: Shapes | None) -> Session:
+def open_onnx(network: Network, options: Options, _: Shapes | None, profiled: str = "") -> OnnxSession:
     """Open a network in ONNX Runtime; weights and operators in fp16 if asked for, inputs and outputs stay as they are.
 
     Raises:
@@ -40,18 +42,20 @@ def open_onnx(network: Network, options: Options, _: Shapes | None) -> Session:
     """
     path = network.exported.path
     if options.precision == "int8":
-        return OnnxSession(quantized_onnx(path, network.calibration()), options)
-    return OnnxSession(path if options.precision == "fp32" else halved(path), options)
+        return OnnxSession(quantized_onnx(path, network.calibration()), options, profiled)
+    return OnnxSession(path if options.precision == "fp32" else halved(path), options, profiled)
 
 
 class OnnxSession(Session):
     """An ONNX file in ONNX Runtime."""
 
-    def __init__(self, source: Path | bytes, options: Options) -> None:
+    def __init__(self, source: Path | bytes, options: Options, profiled: str = "") -> None:
         ort = require("onnxruntime")
         settings = ort.SessionOptions()
         settings.log_severity_level = 3  # errors
         settings.intra_op_num_threads = options.threads
+        if profiled:
+            settings.enable_profiling, settings.profile_file_prefix = True, profiled
         try:
             self.session = ort.InferenceSession(
                 source if isinstance(source, bytes) else str(source), settings, providers=[PROVIDERS[options.device]]
@@ -90,6 +94,24 @@ class OnnxSession(Session):
         return tuple(one if isinstance(one, np.ndarray) else one.numpy() for one in result)
 
 
+def profile(network: Network, options: Options, arrays: Arrays) -> list[NodeTime]:
+    """Tell what each operation takes; those that are fused into another one have no time of their own."""
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+        session = open_onnx(network, options, None, profiled=str(Path(folder) / "profile"))
+        run = session.bound(arrays)
+        for _ in range(PROFILED + 1):
+            run()
+        events = json.loads(Path(session.session.end_profiling()).read_text(encoding="utf-8"))
+    runs: list[list[NodeTime]] = [[]]
+    for event in events:
+        if event["name"] == "model_run":  # it is told after its operations
+            runs.append([])
+        elif event["name"].endswith("_kernel_time"):
+            path, kind = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            runs[-1].append(NodeTime(path, kind, event["dur"] / 1e3))
+    return median_times(runs[1:-1])  # after the last comes what is no run
+
+
 def halved(path: Path) -> bytes:
     """Return an ONNX file with weights and operators in fp16."""
     onnx, float16 = require("onnx"), require("onnxruntime.transformers.float16")
@@ -97,4 +119,4 @@ def halved(path: Path) -> bytes:
     return model.SerializeToString()
 
 
-ONNX_RUNTIME = Runtime("onnxruntime", "onnxruntime", devices, precisions, open_onnx, source="exported")
+ONNX_RUNTIME = Runtime("onnxruntime", "onnxruntime", devices, precisions, open_onnx, source="exported", profile=profile)

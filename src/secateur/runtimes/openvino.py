@@ -13,7 +13,7 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.packages import require
 from secateur.runtimes.quantizing import quantized_ir
 from secateur.runtimes.runtime import Runtime
-from secateur.runtimes.session import Arrays, Options, Session
+from secateur.runtimes.session import PROFILED, Arrays, NodeTime, Options, Session, median_times
 from secateur.runtimes.shapes import Shapes
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -32,7 +32,7 @@ def precisions(device: str) -> tuple[str, ...]:
     return tuple(precision for precision, word in _CAPABILITIES.items() if word in able)
 
 
-def open_openvino(network: Network, options: Options, shapes: Shapes | None) -> Session:
+def open_openvino(network: Network, options: Options, shapes: Shapes | None, profiled: bool = False) -> OpenVinoSession:
     """Open a network in OpenVINO; the arithmetic is the one asked for, whatever the device would take by itself.
 
     In INT8 what is not quantised is computed in bf16 where the device does that, and else in fp32.
@@ -49,7 +49,7 @@ def open_openvino(network: Network, options: Options, shapes: Shapes | None) -> 
             model = quantized_ir(model, network.calibration())
         if shapes is not None:
             model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
-        return OpenVinoSession(core, model, options)
+        return OpenVinoSession(core, model, options, profiled)
     except RuntimeError as error:
         raise RuntimeUnfitError(f"{network.name} does not open in OpenVINO: {' '.join(str(error).split())}") from error
 
@@ -57,10 +57,11 @@ def open_openvino(network: Network, options: Options, shapes: Shapes | None) -> 
 class OpenVinoSession(Session):
     """A model of OpenVINO, compiled for a device."""
 
-    def __init__(self, core: Any, model: Any, options: Options) -> None:
+    def __init__(self, core: Any, model: Any, options: Options, profiled: bool = False) -> None:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _hint(options),
+            "PERF_COUNT": profiled,
         }
         if options.threads and options.device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = options.threads
@@ -85,6 +86,20 @@ class OpenVinoSession(Session):
         return tuple(result.get_output_tensor(place).data.copy() for place in range(len(self.outputs)))
 
 
+def profile(network: Network, options: Options, arrays: Arrays) -> list[NodeTime]:
+    """Tell what each operation takes; those that are fused into another one have no time of their own."""
+    run = open_openvino(network, options, tuple(one.shape for one in arrays), profiled=True).bound(arrays)
+    return median_times([_node_times(run()) for _ in range(PROFILED + 1)][1:])
+
+
+def _node_times(request: Any) -> list[NodeTime]:
+    return [
+        NodeTime(one.node_name, one.node_type, one.real_time.total_seconds() * 1e3)
+        for one in request.get_profiling_info()
+        if one.real_time.total_seconds() > 0
+    ]
+
+
 def _hint(options: Options) -> str:
     if options.precision == "int8":
         return "bf16" if "bf16" in precisions(options.device) else "f32"
@@ -95,4 +110,4 @@ def _name(port: Any) -> str:
     return port.get_any_name() if port.get_names() else "output"
 
 
-OPENVINO = Runtime("openvino", "openvino", devices, precisions, open_openvino, source="fused")
+OPENVINO = Runtime("openvino", "openvino", devices, precisions, open_openvino, source="fused", profile=profile)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from secateur.runtimes.network import Network, Source
-from secateur.runtimes.session import Options, Session
+from secateur.runtimes.session import Arrays, NodeTime, Options, Session
 from secateur.runtimes.shapes import Shapes
 
 
@@ -20,6 +20,7 @@ class Runtime:
         devices: returns those that are there.
         precisions: from a device to those that it computes in.
         open: opens a network for inputs of these shapes, or of any; the options are ones that it can meet.
+        profile: runs a network on inputs, and tells what each operation takes; None: this runtime does not tell.
         source: what it opens: the model's own code, the exported file, or the one that is fused before.
     """
 
@@ -29,3 +30,4 @@ class Runtime:
     precisions: Callable[[str], tuple[str, ...]]
     open: Callable[[Network, Options, Shapes | None], Session]
     source: Source
+    profile: Callable[[Network, Options, Arrays], list[NodeTime]] | None = None

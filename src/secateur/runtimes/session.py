@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from secateur.errors import RuntimeUnfitError, nearest
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Arrays = Sequence[np.ndarray]
+PROFILED = 10  # runs that a profile is the median of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,23 @@ class Options:
             )
         if self.threads < 0:
             raise RuntimeUnfitError(f"threads={self.threads} makes no sense. Give a whole number; 0 leaves it open.")
+
+
+class NodeTime(NamedTuple):
+    """What an operation of a network takes: its name as a path of modules, its kind as the runtime calls it."""
+
+    path: str  # such as "/model/layer1/0/conv1/Conv"
+    kind: str
+    milliseconds: float
+
+
+def median_times(runs: Sequence[Sequence[NodeTime]]) -> list[NodeTime]:
+    """Return the operations of several runs, each with its median time; one that runs twice has both times summed."""
+    taken: dict[tuple[str, str], list[float]] = {}
+    for number, run in enumerate(runs):
+        for path, kind, milliseconds in run:
+            taken.setdefault((path, kind), [0.0] * len(runs))[number] += milliseconds
+    return [NodeTime(path, kind, float(np.median(times))) for (path, kind), times in taken.items()]
 
 
 class Session(ABC):

@@ -1,0 +1,103 @@
+"""What `export` and `bundle` share: the precision, pictures to calibrate on, and what a file says of its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+import torch
+from rich.table import Table
+
+from secateur import __version__
+from secateur.artifact.format import digest
+from secateur.artifact.reading import read
+from secateur.cli.subject import Subject, is_file
+from secateur.models.pictures import pictures_in, prepared_pictures
+from secateur.models.registry import entry_of
+from secateur.runtimes.deployment import Deployed
+
+MOST_PICTURES = 300
+
+
+def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the precision of a file."""
+    options = (
+        click.option("--fp16", "precision", flag_value="fp16", help="Weights in half precision: half the size."),
+        click.option(
+            "--int8", "precision", flag_value="int8", help="Weights and activations in 8 bits; see --calibrate."
+        ),
+        click.option("--calibrate", metavar="DIR", help="Pictures to calibrate INT8 on, like those of the use."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_calibration(precision: str | None, calibrate: str | None) -> None:
+    """Make sure that INT8 has pictures, and that nothing else has.
+
+    Raises:
+        click.UsageError: one was given without the other.
+    """
+    if (precision == "int8") != (calibrate is not None):
+        raise click.UsageError(
+            "--int8 and --calibrate go together: 8 bits are fitted to pictures like those of the use."
+        )
+
+
+def preprocessing_of(model: str, subject: Subject) -> dict[str, Any] | None:
+    """Return the mean and the deviation that a model wants: the zoo's, or its file's; None if nobody knows."""
+    entry = entry_of(subject.model)
+    if entry is not None:
+        return {"mean": list(entry.mean), "std": list(entry.std)}
+    if is_file(model):
+        found = read(model).preprocessing
+        return None if found is None else dict(found)
+    return None
+
+
+def samples_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | None) -> list[list[Any]]:
+    """Return the pictures of a folder as the model wants them, to calibrate INT8 on.
+
+    Raises:
+        click.UsageError: the model takes several inputs, or its pre-processing is not known.
+        DataError: there is no such folder, or a picture in it is broken.
+    """
+    shapes = [tuple(one.shape) for one in subject.example[0] if isinstance(one, torch.Tensor)]
+    if len(shapes) != 1:
+        raise click.UsageError(
+            f"{subject.name} takes {len(shapes)} inputs, and --calibrate reads pictures for one. Leave out --int8, or "
+            "calibrate it in Python (samples=)."
+        )
+    if preprocessing is None or not {"mean", "std"} <= preprocessing.keys():
+        raise click.UsageError(
+            f"How {subject.name} wants its pictures is not known. Save it with "
+            "preprocessing={'mean': ..., 'std': ...}."
+        )
+    paths = pictures_in(folder, MOST_PICTURES)
+    return [[one.numpy()] for one in prepared_pictures(paths, shapes[0], preprocessing["mean"], preprocessing["std"])]
+
+
+def metadata_of(subject: Subject, preprocessing: dict[str, Any] | None) -> dict[str, str]:
+    """Return what a file is to say of itself: the model, its pre-processing, and the plans that made it."""
+    told = {
+        "secateur.version": __version__,
+        "secateur.model": type(subject.model).__name__,
+        "secateur.preprocessing": json.dumps(preprocessing),
+    }
+    if subject.earlier:
+        told["secateur.plans"] = json.dumps([digest(plan.to_json()) for plan in subject.earlier])
+    return told
+
+
+def gap_table(deployed: Deployed) -> Table:
+    """Return how far a file is from PyTorch, a row for each output and size."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("output", "inputs", "largest difference", "signal above it"):
+        table.add_column(title, justify="left" if title in ("output", "inputs") else "right")
+    for gap in deployed.gaps:
+        sizes = ", ".join("x".join(map(str, shape)) for shape in gap.sizes)
+        table.add_row(gap.output, sizes, f"{gap.error:.1e} of the largest", f"{gap.snr:.0f} dB")
+    return table

@@ -1,0 +1,163 @@
+"""Where the time of a network goes, by layer: what a runtime tells of its operations, put to the model's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from secateur.errors import MeasurementError, SecateurError
+from secateur.graph.tracing import trace
+from secateur.measurement import memory
+from secateur.measurement.child import DeadError, running_child
+from secateur.measurement.worker import Job
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import RUNTIMES, check_able, runtime_of
+from secateur.runtimes.session import NodeTime, Options
+from secateur.runtimes.shapes import Sizes
+
+REST = "between layers"  # what a runtime puts in of its own, such as changes of layout
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What a layer takes by itself: its name, its kinds of operation, milliseconds and, where known, MACs."""
+
+    layer: str
+    kinds: tuple[str, ...]
+    milliseconds: float
+    macs: float | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of a network goes.
+
+    Attributes:
+        network: its name.
+        layers: in the order in which they run; the network's own operations under the module whose code they are in.
+        kinds: milliseconds by kind of operation, as the runtime calls them, the largest first.
+    """
+
+    network: str
+    layers: tuple[LayerTime, ...]
+    kinds: Mapping[str, float]
+
+    @cached_property
+    def milliseconds(self) -> float:
+        """Of all layers."""
+        return sum(layer.milliseconds for layer in self.layers)
+
+
+def profile(network: Network, runtime: str, options: Options, sizes: Sizes) -> Profile:
+    """Run a network in a process of its own, and tell what each of its layers takes.
+
+    The runtime's own clock slows it down a little: shares are to be trusted more than sums.
+
+    Raises:
+        MeasurementError: the runtime does not tell, or does not run the network.
+        RuntimeUnfitError: there is no such runtime, or it lacks the device or the precision.
+    """
+    check_able(runtime, options)
+    if runtime_of(runtime).profile is None:
+        able = ", ".join(name for name, one in RUNTIMES.items() if one.profile is not None)
+        raise MeasurementError(f"{runtime} does not tell what its layers take. These do: {able}.")
+    with running_child(Job(runtime, options, sizes, memory.allowance())) as child:
+        try:
+            word, *said = child.ask("profile", network.packed(runtime_of(runtime).source))
+        except DeadError as error:
+            raise MeasurementError(f"{network.name} cannot be profiled in {runtime}: {error}") from error
+    if word == "failed":
+        raise MeasurementError(f"{network.name} cannot be profiled in {runtime}: {said[1]}")
+    return _by_layer(network, said[0], _macs(network, sizes))
+
+
+def _by_layer(network: Network, nodes: Sequence[NodeTime], macs: Mapping[str, float]) -> Profile:
+    layers: dict[str, list[NodeTime]] = {}
+    kinds: dict[str, float] = {}
+    for node in nodes:
+        layers.setdefault(_layer_of(node.path, network), []).append(node)
+        kinds[node.kind] = kinds.get(node.kind, 0.0) + node.milliseconds
+    order = [] if network.form is None else [name for name, _ in network.form.model.named_modules()]
+    own: dict[str, float] = {}
+    for layer, count in macs.items():
+        within = _row_of(layer, layers, order)
+        own[within] = own.get(within, 0.0) + count
+    return Profile(
+        network.name,
+        tuple(
+            LayerTime(name, _once(nodes), sum(one.milliseconds for one in nodes), own.get(name) if macs else None)
+            for name, nodes in layers.items()
+        ),
+        dict(sorted(kinds.items(), key=lambda kind: -kind[1])),
+    )
+
+
+def _row_of(layer: str, rows: Collection[str], order: Sequence[str]) -> str:
+    """Return the row that a layer's MACs belong to: its own, or that of a module around it.
+
+    Else the layer is fused into one that stands after it in the same module, whose name the runtime gives to both.
+    """
+    around = [name for name in rows if layer == name or layer.startswith(f"{name}.")]
+    parent = layer.rpartition(".")[0]
+    after = [name for name in order[order.index(layer) + 1 :] if name in rows] if layer in order else []
+    if parent not in around and layer not in around and after and after[0].rpartition(".")[0] == parent:
+        return after[0]
+    return max(around, key=len, default=REST)
+
+
+def _once(nodes: Sequence[NodeTime]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node.kind for node in nodes))
+
+
+def _layer_of(path: str, network: Network) -> str:
+    """Return the module that an operation belongs to, as far as its path names modules of the model."""
+    start = path.find("/")
+    if start < 0:
+        return REST
+    steps = path[start + 1 :].split("/")
+    if network.form is None:
+        return ".".join(steps[:-1]) or REST
+    module, names = network.form.model, {one: name for name, one in network.form.model.named_modules()}
+    for step in steps[1:]:  # the first is the form's name for the model
+        child = _child(module, step)
+        if child is None:
+            break
+        module = child
+    return names[module] or type(module).__name__
+
+
+def _child(module: nn.Module, step: str) -> nn.Module | None:
+    """Return the module that a step of an exporter's path leads to, if any.
+
+    Its name may have that of its parent before it ("conv.0"), and modules that are not called themselves are left out.
+    """
+    children = dict(module.named_children())
+    direct = _at(module, step) or children.get(step.rpartition(".")[2])
+    return direct or next((found for child in children.values() if (found := _child(child, step)) is not None), None)
+
+
+def _at(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _macs(network: Network, sizes: Sizes) -> dict[str, float]:
+    """Return the MACs of each layer of a model; nothing where it cannot be traced, or there is only a file."""
+    if network.form is None:
+        return {}
+    batch = sizes.batch or network.shapes[0][0] or 1
+    one = Sizes(1, sizes.height, sizes.width)
+    try:
+        costs = trace(network.form, network.inputs(one)).costs
+    except SecateurError:
+        return {}
+    found: dict[str, float] = {}
+    for cost in costs.by_layer():
+        name = cost.layer.removeprefix("model.")
+        found[name] = found.get(name, 0.0) + batch * cost.macs
+    return found
