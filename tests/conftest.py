@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ DATA = Path(os.environ.get("SECATEUR_DATA", Path(__file__).parents[1] / "../shar
 def pytest_configure() -> None:
     torch.set_num_threads(1)
     torchvision_operators.declare()
+    hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
+    hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -46,7 +46,7 @@ def test_a_model_is_pruned_to_half_of_its_time(kept):
 
 
 def test_a_runtime_without_a_time_only_rounds_to_its_step(kept, monkeypatch):
-    monkeypatch.setattr("secateur.pipeline.probe", lambda *given: pytest.fail("round_to is given"))
+    monkeypatch.setattr("secateur.measurement.place.probe", lambda *given: pytest.fail("round_to is given"))
     small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.5x", on="torch", round_to=32)
     assert small.layers[0].out_channels % 32 == 0
 
@@ -63,15 +63,18 @@ class Track:
     def make(self, share):
         if share < self.smallest:
             raise PlanError("too small")
-        return share
+        return share, None
 
     def alone(self):
         return Cell(100.0)
 
-    def against(self, small, macs):
+    def against(self, small, plan, macs):
         self.asked.append(macs)
         time = self.time(macs)
-        return Candidate(macs, time, time, time, 100 * time), Cell(100.0)
+        return Candidate(macs, macs, time, time, time, 100 * time)
+
+    def floor(self, small):
+        return f" What it takes: {small:.2f}."
 
 
 class Cell:
@@ -98,7 +101,9 @@ def test_the_search_ends_near_the_target_after_few_measurements(shape, wanted):
 
 def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
     track = Track(SHAPES["with a floor"], smallest=0.1)
-    with pytest.raises(PlanError, match=r"net takes 0\.\d+ of its time in formula at the least, and 0\.20 is wanted"):
+    with pytest.raises(
+        PlanError, match=r"net takes 0\.\d+ of its time in formula at the least, and 0\.20 is wanted.*takes: 0\.1"
+    ):
         search(track, track.make, Target.read("0.2x"))
     assert min(track.asked) < 0.2
     assert len(track.asked) <= latency.MOST
@@ -123,7 +128,7 @@ def test_what_makes_no_sense_is_refused(kept, budget, error, message):
 
 def test_a_smaller_step_is_tried_where_the_runtimes_own_does_not_meet_the_budget(kept, monkeypatch, caplog):
     step = type("Staircase", (), {"step": 64})
-    monkeypatch.setattr("secateur.pipeline.probe", lambda *given: step)
+    monkeypatch.setattr("secateur.measurement.place.probe", lambda *given: step)
     small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.2x", on="torch")
     assert small.layers[0].out_channels % 32 == 0
     assert "Multiples of 64 channels do not meet the budget, trying those of 32" in caplog.text

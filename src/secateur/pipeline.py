@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -15,16 +14,12 @@ from torch import nn
 from secateur.errors import PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
-from secateur.measurement.latency import Found, Target, Track, search
-from secateur.measurement.staircase import probe
+from secateur.measurement.place import Place, place_of
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan, fingerprint_of
 from secateur.planning.schedules import Schedule, stages_of
 from secateur.planning.shares import read_shares, words_of
-from secateur.runtimes.network import Network
-from secateur.runtimes.registry import check_able, runtime_of
-from secateur.runtimes.session import Options
 from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
@@ -50,7 +45,8 @@ def prune(
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
             Or `latency="0.5x"` (of the model's own time) or `latency="60ms"`, with `on="openvino"` or another runtime
             (`secateur.runtimes`), and `precision`, `device` and `threads` there: candidates are measured until one
-            meets it. With `on`, channels stay multiples of the runtime's step, unless `round_to` says otherwise.
+            meets it, and channels go where they save most time for what they matter (`ranking="time"`, unless another
+            is asked for). With `on`, channels stay multiples of the runtime's step, unless `round_to` says otherwise.
 
     Returns:
         The pruned model, of the same class, and the plan; `plan.proof` has the figures, and `plan.recipe["latency"]`
@@ -69,13 +65,16 @@ def prune(
         >>> small[0].weight.shape
         torch.Size([8, 3, 3, 3])
     """
-    words, place = _place_of(budget)
+    words, place = place_of(budget)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
     words, ignore = _in_words(model, words)
     if place is None:
         return walk.prune(words, ignore)
     if place.target is not None:
-        walk.cut_to(0.99, words, ignore)  # what any budget would refuse is refused before the long work
+        walk.cut_to(
+            0.99, {**words, "ranking": "group"}, ignore
+        )  # what any budget would refuse is refused before the long work
+    words |= place.ranking(model, example, words)
     step = place.step(model, example) if words.get("round_to") is None else words["round_to"]
     while True:
         try:
@@ -87,48 +86,6 @@ def prune(
             log.warning(
                 "Multiples of %d channels do not meet the budget, trying those of %d: %s", 2 * step, step, error
             )
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the model is to run, and how fast."""
-
-    runtime: str
-    options: Options
-    target: Target | None
-
-    def step(self, model: nn.Module, example: Any) -> int:
-        """Return the multiple of channels that the runtime likes."""
-        return probe(model, example, self.runtime, self.options).step
-
-    def search(self, model: nn.Module, example: Any, make: Callable[[float], nn.Module]) -> Found:
-        """Measure candidates until one meets the target."""
-        assert self.target is not None
-        full = Network.of_model(type(model).__name__, model, example)
-        told = partial(log.info, "measuring a candidate: %s")
-        return search(Track(full, example, self.runtime, self.options), make, self.target, told)
-
-
-def _place_of(budget: Mapping[str, Any]) -> tuple[dict[str, Any], _Place | None]:
-    """Take out of a budget what says where the model is to run.
-
-    Raises:
-        PlanError: a time without a runtime, beside another budget, or settings of a runtime without one.
-    """
-    words = dict(budget)
-    given = {name: words.pop(name) for name in ("latency", "on", "precision", "device", "threads") if name in words}
-    if given.get("on") is None:
-        if any(value is not None for value in given.values()):
-            raise PlanError(f"{', '.join(given)}: say on which runtime, such as on='openvino' (--on openvino).")
-        return words, None
-    runtime = runtime_of(given.pop("on")).name
-    latency = given.pop("latency", None)
-    other = next((name for name in ("ratio", "macs", "params", "config") if words.get(name) is not None), None)
-    if latency is not None and other is not None:
-        raise PlanError(f"latency stands alone, and {other} is another budget. Keep one of them.")
-    options = Options(**{name: value for name, value in given.items() if value is not None})
-    check_able(runtime, options)
-    return words, _Place(runtime, options, None if latency is None else Target.read(latency))
 
 
 def prune_steps(
@@ -237,7 +194,7 @@ class _Walk:
             "Name further layers to leave whole (ignore=)."
         )
 
-    def prune_for(self, place: _Place, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
+    def prune_for(self, place: Place, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
         """Return the pruned model and its plan, with what was measured where the budget is a time."""
         if place.target is None:
             return self.prune(budget, ignore)
@@ -246,9 +203,10 @@ class _Walk:
         latency = {"on": place.runtime, **vars(place.options), **found.as_json()}
         return small, replace(plan, recipe={**plan.recipe, "latency": latency})
 
-    def cut_to(self, share: float, budget: Mapping[str, Any], ignore: list[str]) -> nn.Module:
-        """Return the model cut to a share of its MACs, not proved yet."""
-        return cut(self.model, make_plan(self.graph, self.model, ignore=ignore, **{**budget, "macs": f"{share:.6f}x"}))
+    def cut_to(self, share: float, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
+        """Return the model cut to a share of its MACs, not proved yet, and its plan."""
+        plan = make_plan(self.graph, self.model, ignore=ignore, **{**budget, "macs": f"{share:.6f}x"})
+        return cut(self.model, plan), plan
 
     def _searched(self, budget: Mapping[str, Any], ignore: list[str]) -> list[str]:
         """Narrow a failed proof that names no tensor down to one layer, by halves; more than one may be at fault."""

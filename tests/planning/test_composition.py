@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -53,7 +53,6 @@ def plans_for(draw, model):
     return plan_of(model, keep, attributes=attributes, scales=scales)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_two_plans_in_one_do_what_both_do(data):
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -146,7 +146,6 @@ def plans(draw):
     )
 
 
-@settings(deadline=None)
 @given(plans())
 def test_json_gives_any_plan_back(plan):
     again = Plan.from_json(plan.to_json())

@@ -20,7 +20,7 @@ from secateur.errors import SecateurError
 from secateur.measurement.contest import Cell, contest
 from secateur.measurement.profiling import Profile, profile
 from secateur.reporting.figures import check_figure
-from secateur.reporting.latency import draw_latency, failures, kinds_line, latency_json, latency_tables, profile_tables
+from secateur.reporting.latency import draw_latency, failures, latency_json, latency_tables, profile_tables
 from secateur.runtimes.machine import this_machine
 from secateur.runtimes.network import FILES, Network
 from secateur.runtimes.registry import RUNTIMES, presence_of, runtime_of
@@ -162,7 +162,7 @@ class _Profiles:
         form = next((network.form for network in networks if network.form is not None), None)
         branches = {} if form is None else branches_of(form.model)
         tables = profile_tables(self.found, self.title, branches) if self.found else []
-        return [*tables, *(f"{one.network}: {kinds_line(one)}" for one in self.found), *self.why]
+        return [*tables, *(f"{one.network}: {one}" for one in self.found), *self.why]
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""

@@ -67,9 +67,8 @@ class _Pruned:
 @click.option(
     "--ranking",
     type=click.Choice(RANKINGS),
-    default="group",
-    show_default=True,
-    help="Channels compete within their group, all with all, or with those of groups of the same structure.",
+    help="Channels compete within their group, all with all, with those of groups of the same structure, or by the "
+    "time they take on --on. Left out: time under --latency, else group.",
 )
 @click.option("--round-to", type=click.IntRange(1), metavar="N", help="Keep multiples of this many channels.")
 @click.option(

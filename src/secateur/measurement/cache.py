@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
 
 
-def remembered(what: str, runtime: str, options: Options, details: Any, measure: Callable[[], Any]) -> Any:
+def remembered(
+    what: str, runtime: str, options: Options, details: Any, measure: Callable[[], Any], lasts: float = math.inf
+) -> Any:
     """Return a measurement, a JSON value, from the cache or else made now.
 
     Args:
@@ -38,13 +42,15 @@ def remembered(what: str, runtime: str, options: Options, details: Any, measure:
         options: precision, device and threads.
         details: what else it hangs on, a JSON value.
         measure: makes it.
+        lasts: how many seconds after it was made it still holds.
     """
     key = [what, str(this_machine()), runtime, presence_of(runtime).version, vars(options), details]
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     path = folder() / f"{what}-{name}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["key"] == json.loads(json.dumps(key)) and found["value"]:
+        fresh = time.time() - path.stat().st_mtime < lasts
+        if fresh and found["key"] == json.loads(json.dumps(key)) and found["value"]:
             return found["value"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or not ours

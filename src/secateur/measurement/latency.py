@@ -10,7 +10,10 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import MeasurementError, PlanError
+from secateur.measurement.cache import remembered
 from secateur.measurement.contest import Cell, contest
+from secateur.measurement.profiling import profile
+from secateur.planning.plans import Plan
 from secateur.runtimes.network import Network
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
@@ -18,7 +21,9 @@ from secateur.runtimes.shapes import Sizes
 MOST = 12  # candidates
 CLOSE = 0.03  # share of the budget; noise may add about as much when the model is measured again
 FAR = 0.05  # share of the budget by which nothing may miss it
+DAY = 24 * 3600.0  # seconds
 SMALLEST, NARROW = 0.01, 0.003  # shares of the MACs
+Make = Callable[[float], tuple[nn.Module, Plan]]
 _BUDGET = re.compile(r"(\d+\.?\d*|\.\d+)(x|ms)")
 
 
@@ -55,9 +60,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pruned model that was measured: its budget, and its time as a share of the unpruned model's."""
+    """A pruned model that was measured: its budget, what it keeps, its time as a share of the unpruned model's."""
 
     macs: float  # share of the model's
+    importance: float  # mean share that groups keep
     time: float
     low: float
     high: float
@@ -104,16 +110,34 @@ class Track:
         """
         return self._run([self.full])[0]
 
-    def against(self, small: nn.Module, macs: float) -> tuple[Candidate, Cell]:
+    def against(self, small: nn.Module, plan: Plan, macs: float) -> Candidate:
         """Time a candidate, which keeps this share of the MACs, and the unpruned model in turns.
+
+        What was measured on this day is not measured again: a search that was interrupted goes on where it was.
 
         Raises:
             MeasurementError: the runtime does not run them.
         """
-        full, other = self._run([self.full, Network.of_model(f"{self.full.name} pruned", small, self.example)])
-        ratio = full.times_as_fast_as(other)
-        assert ratio is not None
-        return Candidate(macs, ratio.value, ratio.low, ratio.high, other.spread.median), full
+        other = Network.of_model(f"{self.full.name} pruned", small, self.example)
+        widths = {name: [list(shape), list(plan.shape_after(name))] for name, shape in plan.fingerprint.items()}
+        details = [self.full.name, [list(shape) for shape in self.full.shapes], widths, self.seconds]
+
+        def measure() -> list[float]:
+            full, pruned = self._run([self.full, other])
+            ratio = full.times_as_fast_as(pruned)
+            assert ratio is not None
+            return [ratio.value, ratio.low, ratio.high, pruned.spread.median]
+
+        times = remembered("candidate", self.runtime, self.options, details, measure, DAY)
+        return Candidate(macs, plan.recipe["importance"], *times)
+
+    def floor(self, small: nn.Module) -> str:
+        """Say what the time of a candidate goes into, where the runtime tells."""
+        network = Network.of_model(f"{self.full.name} pruned", small, self.example)
+        try:
+            return f" What it takes: {profile(network, self.runtime, self.options, Sizes())}."
+        except MeasurementError:
+            return ""
 
     def _run(self, networks: list[Network]) -> list[Cell]:
         cells = contest(networks, self.runtime, self.options, Sizes(), self.seconds, alone=False)
@@ -123,9 +147,7 @@ class Track:
         return cells
 
 
-def search(
-    track: Track, make: Callable[[float], nn.Module], target: Target, tell: Callable[[str], object] = len
-) -> Found:
+def search(track: Track, make: Make, target: Target, tell: Callable[[str], object] = len) -> Found:
     """Find the MACs that a model may keep for its time to meet a target.
 
     Each candidate runs in turns with the unpruned model. Time falls with the MACs, but in steps and not in proportion:
@@ -133,7 +155,7 @@ def search(
 
     Args:
         track: the unpruned model, and where it runs.
-        make: from a share of the MACs to the pruned model; raises PlanError where it cannot be that small.
+        make: from a share of the MACs to the pruned model and its plan; raises PlanError where it cannot be that small.
         target: the time.
         tell: hears what is being done.
 
@@ -144,6 +166,7 @@ def search(
     full = track.alone()
     _check_needed(target, full, track)
     measured: list[Candidate] = []
+    smallest: nn.Module | None = None
     wanted, floor = target.share(full), SMALLEST
     share: float | None = max(0.9 * wanted, 2 * SMALLEST)
     for _ in range(3 * MOST):
@@ -151,26 +174,28 @@ def search(
             break
         tell(f"{share:.0%} of the MACs")
         try:
-            small = make(share)
+            small, plan = make(share)
         except PlanError:  # too small a budget
             floor, share = share, _between(share, min((one.macs for one in measured), default=1.0))
             continue
-        candidate, full = track.against(small, share)
+        candidate = track.against(small, plan, share)
         measured.append(candidate)
+        smallest = small if candidate.time == min(one.time for one in measured) else smallest
         if abs(candidate.time / wanted - 1) <= CLOSE:
             break
         share = _next(measured, wanted, floor)
-    if not measured:
+    if smallest is None:
         raise PlanError(f"Of {track.full.name} too little may be cut for any time below its own.")
     meeting = [one for one in measured if one.time <= (1 + FAR) * wanted]
     if not meeting:
         least = min(one.time for one in measured)
         raise PlanError(
             f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is "
-            "wanted: the rest is no matter of channels. Allow more, or keep fewer channels (min_channels=)."
+            f"wanted: the rest is no matter of channels.{track.floor(smallest)} Allow more, or keep fewer channels "
+            "(min_channels=)."
         )
     best = min(meeting, key=lambda one: abs(one.time / wanted - 1))
-    return Found(wanted, full.spread.median, best, tuple(measured))
+    return Found(wanted, best.milliseconds / best.time, best, tuple(measured))
 
 
 def _check_needed(target: Target, full: Cell, track: Track) -> None:

@@ -18,6 +18,7 @@ from secateur.runtimes.registry import RUNTIMES, check_able, runtime_of
 from secateur.runtimes.session import NodeTime, Options
 from secateur.runtimes.shapes import Sizes
 
+MOST_TOLD = 5
 REST = "between layers"  # what a runtime puts in of its own, such as changes of layout
 
 
@@ -50,6 +51,14 @@ class Profile:
         """Of all layers."""
         return sum(layer.milliseconds for layer in self.layers)
 
+    def __str__(self) -> str:
+        """Say what most of the time goes into: "Convolution 69 %, Interpolate 9 %; features.0 12 %, features.1 9 %"."""
+        longest = sorted(((one.layer, one.milliseconds) for one in self.layers), key=lambda one: -one[1])
+        return "; ".join(
+            ", ".join(f"{name} {taken / self.milliseconds:.0%}" for name, taken in list(parts)[:MOST_TOLD])
+            for parts in (self.kinds.items(), longest)
+        )
+
 
 def profile(network: Network, runtime: str, options: Options, sizes: Sizes) -> Profile:
     """Run a network in a process of its own, and tell what each of its layers takes.
@@ -72,6 +81,25 @@ def profile(network: Network, runtime: str, options: Options, sizes: Sizes) -> P
     if word == "failed":
         raise MeasurementError(f"{network.name} cannot be profiled in {runtime}: {said[1]}")
     return _by_layer(network, said[0], _macs(network, sizes))
+
+
+def times_of(found: Profile) -> dict[str, float]:
+    """Return the milliseconds of each layer that computes, with its part of what the module around it does besides.
+
+    A norm, a resizing or a concatenation is added to the layers of the nearest module around it, as they take time.
+    """
+    own = {layer.layer: layer.milliseconds for layer in found.layers if layer.macs}
+    times = dict(own)
+    for layer in found.layers:
+        around = layer.layer
+        while around and around not in own:
+            near = {name: taken for name, taken in own.items() if name.startswith(f"{around}.")}
+            if near:
+                for name, taken in near.items():
+                    times[name] += layer.milliseconds * taken / sum(near.values())
+                break
+            around = around.rpartition(".")[0]
+    return times
 
 
 def _by_layer(network: Network, nodes: Sequence[NodeTime], macs: Mapping[str, float]) -> Profile:

@@ -74,7 +74,7 @@ class ByImportance:
     ) -> None:
         self._lowest = widths.lowest
         free = widths.sizes - widths.lowest
-        curves = _curves(widths, importances)
+        curves = curves_of(widths, importances)
         values = np.concatenate([np.empty(0), *(curve[low:] for curve, low in zip(curves, widths.lowest, strict=True))])
         self._owners = np.repeat(np.arange(len(free)), free)
         self._start = np.concatenate([[0], np.cumsum(free)])
@@ -326,7 +326,7 @@ def _before(classes: np.ndarray, values: np.ndarray, last: np.ndarray, weights: 
     return found
 
 
-def _curves(widths: Widths, importances: Sequence[np.ndarray]) -> list[np.ndarray]:
+def curves_of(widths: Widths, importances: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return each variable's importances, the largest first, averaged over its groups."""
     summed = [np.zeros(size) for size in widths.sizes]
     counts = np.bincount(widths.variable_of, minlength=len(summed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from secateur.errors import PlanError
-from secateur.graph.costs import Costs
+from secateur.graph.costs import Costs, Term
 
 Cost = Callable[[np.ndarray], float]  # of the numbers of kept units, one per group
 
@@ -75,17 +75,23 @@ def read_cap(value: Any, full: float, name: str) -> float:
 def counted(costs: Costs, what: Literal["params", "macs"]) -> Cost:
     """Return `costs.params` or `costs.macs` as a function of a few microseconds, for the many calls of a search."""
     terms = [term for term in costs.terms if term.what == what]
-    rank = max((len(term.extents) for term in terms), default=0)
     coefficients = np.array([term.coefficient for term in terms], dtype=np.float64)
-    extents = np.full((len(terms), rank), len(costs.fixed))  # shorter terms are filled up with an extent of one
-    for row, term in enumerate(terms):
-        extents[row, : len(term.extents)] = term.extents
+    extents = factors_of(terms, costs)
 
     def cost(kept: np.ndarray) -> float:
         widths = np.append(costs.fixed + costs.per_unit @ kept, 1.0)
         return float(coefficients @ widths[extents].prod(axis=1))
 
     return cost
+
+
+def factors_of(terms: Sequence[Term], costs: Costs) -> np.ndarray:
+    """Return the extents of each term, a row each; shorter ones are filled up with the number after the last extent."""
+    rank = max((len(term.extents) for term in terms), default=0)
+    extents = np.full((len(terms), rank), len(costs.fixed))
+    for row, term in enumerate(terms):
+        extents[row, : len(term.extents)] = term.extents
+    return extents
 
 
 def shown(value: float) -> str:

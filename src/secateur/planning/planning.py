@@ -28,7 +28,7 @@ from secateur.planning.scope import Scope
 from secateur.planning.shares import REST, Share, read_shares, shares_of, words_of
 from secateur.planning.widths import Widths
 
-RANKINGS = ("group", "global", "isomorphic")
+RANKINGS = ("group", "global", "isomorphic", "time")
 _THIN = 0.1  # of its width: a stem or residual stream below this is worth a warning
 
 # What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
@@ -49,6 +49,7 @@ def plan(  # noqa: PLR0913
     scores: Mapping[str, Any] | None = None,
     config: Configuration | None = None,
     ranking: str = "group",
+    times: Mapping[str, float] | None = None,
     round_to: int | None = None,
     min_channels: int = 8,
     max_ratio: Share | None = None,
@@ -81,6 +82,9 @@ def plan(  # noqa: PLR0913
             units of all groups compete by importance, each group's scaled to a mean of one; `"isomorphic"`: those of
             groups with the same structure compete, and every structure loses the same share (Fang et al., "Isomorphic
             Pruning for Vision Models", ECCV 2024). Groups that were asked for different ratios do not compete.
+            `"time"`: under a cap, the next unit to go is the one that takes most time for its share of the importance
+            that its group still has; wants `times`.
+        times: what layers take where the model is to run, by name, in any unit.
         round_to: the channels of a layer stay a multiple of this, or all of them.
         min_channels: the channels that a layer keeps at least (all, if it has fewer).
         max_ratio: the share of its units that a group loses at most.
@@ -101,6 +105,7 @@ def plan(  # noqa: PLR0913
         ((16, 3, 3, 3), (4, 16, 3, 3))
     """
     _check_options(ranking, round_to, min_channels, seed)
+    _check_times(ranking, times, macs, params)
     check_criterion(criterion)
     check_model(graph, model)
     kinds = kinds_of(graph, model)
@@ -120,6 +125,7 @@ def plan(  # noqa: PLR0913
         min_channels=int(min_channels),
         round_to=round_to,
         ranking=ranking,
+        times=times or {},
         importances=importances(graph, outputs, _tensors_of(model), criterion, scores, seed, origin),
         full=_sizes(graph) if origin is None else origin.sizes(graph),
         elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
@@ -146,7 +152,8 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
         try:
             kept = _harmonized(request.graph, request.widths(request.scope.cuttable), kept, changes)
             units = _most_important(request.importances, kept)
-            found = assemble(request.graph, units, {**recipe, "limits": limits, **_outcome(parts)})
+            outcome = {**_outcome(parts), "importance": _importance(request, units)}
+            found = assemble(request.graph, units, {**recipe, "limits": limits, **outcome})
         except PlanError as error:
             culprits = layers_at_fault(request.graph, error.tensors, request.ignore)
             if not culprits:
@@ -156,6 +163,16 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
         else:
             _warn(request, kept)
             return found
+
+
+def _importance(request: Request, units: Sequence[np.ndarray]) -> float:
+    """Return the share of their importance that groups keep which may lose some: the harmonic mean."""
+    shares = [
+        float(np.abs(importance[own]).sum() / whole)
+        for importance, own, cuttable in zip(request.importances, units, request.scope.cuttable, strict=True)
+        if cuttable and (whole := float(np.abs(importance).sum())) > 0
+    ]
+    return round(float(1 / np.mean(1 / np.array(shares))), 4) if shares else 1.0
 
 
 def check_model(graph: Graph, model: nn.Module) -> None:
@@ -265,6 +282,14 @@ def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) ->
             continue
         if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
             raise PlanError(f"{name}={value!r} makes no sense here. Give a whole number of at least {least}.")
+
+
+def _check_times(ranking: str, times: Any, macs: Any, params: Any) -> None:
+    if ranking == "time" and (not times or (macs is None and params is None)):
+        lacking = "the times of the layers (times=)" if not times else "a cap to stay under (macs= or params=)"
+        raise PlanError(f'ranking="time" wants {lacking}. Give it, or take another ranking.')
+    if times is not None and ranking != "time":
+        raise PlanError(f'times count for ranking="time" alone, not for {ranking!r}. Leave them out, or say that.')
 
 
 def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,6 +25,7 @@ from secateur.planning.outputs import Kinds, Outputs, floors
 from secateur.planning.rules import Rule
 from secateur.planning.scope import Scope, Total, scope_of
 from secateur.planning.structures import structures_of
+from secateur.planning.times import ByTime, marginal_time
 from secateur.planning.widths import Widths, widths_of
 
 
@@ -41,7 +42,8 @@ class Request:
     max_ratios: np.ndarray  # NaN: no limit
     min_channels: int
     round_to: int | None
-    ranking: str  # "group", "global", "isomorphic"
+    ranking: str  # "group", "global", "isomorphic", "time"
+    times: Mapping[str, float]  # by layer, for the ranking by time
     importances: Sequence[np.ndarray]
     full: np.ndarray  # units in the full-size model; NaN: it had none to cut
     elements: np.ndarray  # what a unit's filters had there
@@ -83,6 +85,8 @@ class Request:
     def _path(self, widths: Widths) -> Path:
         if self.ranking == "group":
             return SameShare(widths)
+        if self.ranking == "time":
+            return ByTime(widths, self._normalised(), marginal_time(self.graph.costs, self.times))
         structures = self._structures(self.scope.cuttable)
         return ByImportance(widths, self._normalised(), None if structures is None else classes_of(widths, structures))
 

@@ -91,12 +91,6 @@ def profile_tables(profiles: Sequence[Profile], title: str, branches: Mapping[st
     return [by_layer, by_branch]
 
 
-def kinds_line(profile: Profile, most: int = 5) -> str:
-    """Say which kinds of operation take most of a network's time, such as "Convolution 69 %, Interpolate 9 %"."""
-    largest = list(profile.kinds.items())[:most]
-    return ", ".join(f"{kind} {taken / profile.milliseconds:.0%}" for kind, taken in largest)
-
-
 def _profile_table(title: str, what: str, profiles: Sequence[Profile]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column(what, overflow="fold")
@@ -141,11 +135,12 @@ def latency_line(found: Mapping[str, Any]) -> str:
 def latency_curve(found: Mapping[str, Any]) -> Table:
     """Tabulate the candidates of a search for a time, as a plan's recipe has them; the one that was kept is bold."""
     table = Table(box=None, pad_edge=False)
-    for name in ("MACs", "time", "95 %", "ms"):
+    for name in ("MACs", "importance", "time", "95 %", "ms"):
         table.add_column(name, justify="right")
     for one in sorted(found["candidates"], key=lambda one: one["macs"]):
         table.add_row(
             f"{one['macs']:.2f}x",
+            f"{one['importance']:.2f}x",
             f"{one['time']:.2f}x",
             f"{one['low']:.2f}–{one['high']:.2f}",
             number_of(one["milliseconds"]),

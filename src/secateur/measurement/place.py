@@ -1,0 +1,89 @@
+"""Where a model is to run, and what is measured there before it is cut: steps of width, times of layers, candidates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from secateur.errors import PlanError
+from secateur.measurement.cache import remembered
+from secateur.measurement.latency import Found, Make, Target, Track, search
+from secateur.measurement.profiling import profile, times_of
+from secateur.measurement.staircase import probe
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import check_able, runtime_of
+from secateur.runtimes.session import Options
+from secateur.runtimes.shapes import Sizes
+
+log = logging.getLogger("secateur")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the model is to run, and how fast."""
+
+    runtime: str
+    options: Options
+    target: Target | None
+
+    def step(self, model: nn.Module, example: Any) -> int:
+        """Return the multiple of channels that the runtime likes."""
+        return probe(model, example, self.runtime, self.options).step
+
+    def ranking(self, model: nn.Module, example: Any, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how units are ranked: by time if that is asked for, or is the budget and nothing else is asked for."""
+        wanted = words.get("ranking") or ("time" if self.target is not None and self.tells else "group")
+        if wanted != "time" or words.get("times"):
+            return {"ranking": wanted}
+        return {"ranking": wanted, "times": self._times(model, example)}
+
+    @property
+    def tells(self) -> bool:
+        """Whether the runtime tells what layers take."""
+        return runtime_of(self.runtime).profile is not None
+
+    def _times(self, model: nn.Module, example: Any) -> dict[str, float]:
+        full = Network.of_model(type(model).__name__, model, example)
+        shapes = [[name, list(one.shape)] for name, one in model.state_dict().items()]
+        details = [type(model).__name__, shapes, [list(shape) for shape in full.shapes]]
+
+        def measure() -> dict[str, float]:
+            return times_of(profile(full, self.runtime, self.options, Sizes()))
+
+        return remembered("layers", self.runtime, self.options, details, measure)
+
+    def search(self, model: nn.Module, example: Any, make: Make) -> Found:
+        """Measure candidates until one meets the target."""
+        assert self.target is not None
+        full = Network.of_model(type(model).__name__, model, example)
+        told = partial(log.info, "measuring a candidate: %s")
+        return search(Track(full, example, self.runtime, self.options), make, self.target, told)
+
+
+def place_of(budget: Mapping[str, Any]) -> tuple[dict[str, Any], Place | None]:
+    """Take out of a budget what says where the model is to run.
+
+    Raises:
+        PlanError: a time without a runtime, beside another budget, or settings of a runtime without one.
+    """
+    words = dict(budget)
+    given = {name: words.pop(name) for name in ("latency", "on", "precision", "device", "threads") if name in words}
+    if given.get("on") is None:
+        if any(value is not None for value in given.values()):
+            raise PlanError(f"{', '.join(given)}: say on which runtime, such as on='openvino' (--on openvino).")
+        if words.get("ranking") == "time" and not words.get("times"):
+            raise PlanError("Ranking by time: say on which runtime, such as on='openvino' (--on openvino).")
+        return words, None
+    runtime = runtime_of(given.pop("on")).name
+    latency = given.pop("latency", None)
+    other = next((name for name in ("ratio", "macs", "params", "config") if words.get(name) is not None), None)
+    if latency is not None and other is not None:
+        raise PlanError(f"latency stands alone, and {other} is another budget. Keep one of them.")
+    options = Options(**{name: value for name, value in given.items() if value is not None})
+    check_able(runtime, options)
+    return words, Place(runtime, options, None if latency is None else Target.read(latency))

@@ -1,0 +1,105 @@
+"""Units that go where they save most time for what they matter (docs/design.md, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from secateur.errors import PlanError
+from secateur.graph.costs import Costs
+from secateur.planning.allocation import curves_of
+from secateur.planning.budgets import factors_of
+from secateur.planning.widths import Widths
+
+MOVES = 32  # that take a group from its full width to none, at the most
+Marginal = Callable[[np.ndarray], np.ndarray]  # from units kept to the time that one unit of each group takes
+
+
+class ByTime:
+    """A path along which the next units to go are those that take most time for their importance.
+
+    What a group loses is counted as the growth of one over the share of importance that it keeps, as the variance of a
+    mean over fewer terms grows: the nearer a group comes to nothing, the dearer its units are. (By the logarithm of the
+    share, two groups whose widths are multiplied in a layer would be exchangeable, and one of them would pay alone.)
+    Measured time as the price of importance is the knapsack of HALP (Shen et al., "Structural Pruning via
+    Latency-Saliency Knapsack", NeurIPS 2022), here solved greedily, with prices that change with the widths.
+    """
+
+    def __init__(self, widths: Widths, importances: Sequence[np.ndarray], marginal: Marginal) -> None:
+        self._losses = [_losses(curve) for curve in curves_of(widths, importances)]  # by number of units kept
+        self._groups = np.bincount(widths.variable_of, minlength=len(widths.sizes))
+        kept = widths.settle(widths.sizes.astype(np.float64))
+        trail = [kept]
+        while (smaller := self._next(widths, kept, marginal)) is not None:
+            kept = smaller
+            trail.append(kept)
+        self._trail = np.array(trail[::-1])
+        self.top = len(trail) - 1
+
+    def _next(self, widths: Widths, kept: np.ndarray, marginal: Marginal) -> np.ndarray | None:
+        prices = np.bincount(widths.variable_of, weights=marginal(widths.of_groups(kept)), minlength=len(kept))
+        steps = np.maximum(widths.step, widths.sizes // MOVES // widths.step * widths.step)
+        after = np.maximum(kept - steps, widths.lowest)
+        losses = np.array([own[then] - own[now] for own, now, then in zip(self._losses, kept, after, strict=True)])
+        saved = prices * (kept - after)
+        worth = np.where(saved > 0, losses * self._groups / np.where(saved > 0, saved, 1.0), np.inf)
+        for variable in np.argsort(np.where(kept > widths.lowest, worth, np.inf), kind="stable"):
+            narrower = widths.narrower(kept, int(variable))
+            while narrower is not None and narrower[variable] > after[variable]:
+                further = widths.narrower(narrower, int(variable))
+                if further is None:
+                    break
+                narrower = further
+            if narrower is not None:
+                return narrower
+        return None
+
+    def at(self, level: int) -> np.ndarray:
+        """Return the widths so many moves above the floors."""
+        return self._trail[level].astype(np.float64)
+
+    def urgency(self, kept: np.ndarray) -> np.ndarray:
+        """Return the move by which each variable gets wider than it is."""
+        wider = self._trail > kept
+        return np.where(wider.any(axis=0), wider.argmax(axis=0), np.inf)
+
+
+def _losses(curve: np.ndarray) -> np.ndarray:
+    """Return, for each number of units kept, one over the share of importance that they hold."""
+    shares = np.concatenate([[0.0], np.cumsum(np.abs(curve))])
+    return 1 / np.maximum(shares / max(shares[-1], 1e-30), 1e-9)
+
+
+def marginal_time(costs: Costs, times: Mapping[str, float]) -> Marginal:
+    """Return what one more unit of each group takes, if the time of each layer grows as its MACs do.
+
+    Args:
+        costs: of the graph.
+        times: what layers take at their full widths; one that was not measured takes what its MACs take on the average.
+
+    Raises:
+        PlanError: no layer that computes anything was measured.
+    """
+    terms = [term for term in costs.terms if term.what == "macs"]
+    macs: dict[str, float] = {}
+    for cost in costs.by_layer():
+        macs[cost.layer] = macs.get(cost.layer, 0.0) + cost.macs
+    measured = [layer for layer in times if macs.get(layer)]
+    if not measured:
+        raise PlanError("No time is known of any layer of this graph. Give times by the names of its layers.")
+    average = sum(times[layer] for layer in measured) / sum(macs[layer] for layer in measured)
+    rates = {layer: times[layer] / macs[layer] for layer in measured}
+    weights = np.array([term.coefficient * rates.get(term.layer, average) for term in terms])
+    extents = factors_of(terms, costs)
+    per_extent = costs.per_unit.T
+
+    def marginal(kept: np.ndarray) -> np.ndarray:
+        values = np.append(costs.fixed + costs.per_unit @ kept, 1.0)[extents]
+        slopes = np.zeros(len(costs.fixed) + 1)
+        for place in range(extents.shape[1]):
+            others = np.prod(np.delete(values, place, axis=1), axis=1)
+            np.add.at(slopes, extents[:, place], weights * others)
+        return np.asarray(per_extent @ slopes[:-1])
+
+    return marginal
