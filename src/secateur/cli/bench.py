@@ -123,6 +123,8 @@ def command(  # noqa: PLR0913
         task = bar.add_task("", total=len(rows))
         for runtime, options, batch in rows:
             title = f"{runtime} {options.precision} batch {batch}"
+            if not quiet and not sys.stderr.isatty():
+                click.echo(f"  {title}", err=True)
             cells += contest(
                 networks,
                 runtime,
