@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.errors import ArtifactError, ExportError, RuntimeUnfitError
+from secateur.errors import ArtifactError, ExportError, RuntimeUnfitError, SecateurError
 from secateur.models import LeNet, MobileNetV2, MODNet
 from secateur.runtimes.deployment import export
 from tests.artifact.reloading import OTHERS, PICTURES, build
@@ -83,7 +83,43 @@ def test_int8_is_calibrated_and_its_gap_is_told(suffix, tmp_path):
     deployed = export(model, tmp_path / f"int8{suffix}", example, precision="int8", samples=samples)
     assert 1e-3 < deployed.worst.error < 0.3
     assert deployed.worst.snr > 15
+    assert [gap.pictures for gap in deployed.gaps] == [0, 0, 0, 16]
     assert size(deployed.path) < 0.5 * size(export(model, tmp_path / f"full{suffix}", example).path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_layers_are_kept_in_float_by_their_names(suffix, tmp_path):
+    model, example = ZOO["lenet"]
+    samples = [[np.random.default_rng(seed).normal(size=(1, 1, 28, 28)).astype(np.float32)] for seed in range(8)]
+
+    def snr(keep):
+        made = export(model, tmp_path / f"net{suffix}", example, precision="int8", samples=samples, keep_float=keep)
+        return made.gaps[-1].snr
+
+    assert snr(["conv1", "conv2", "fc1", "fc2", "fc3"]) > 60 > snr(["conv1"]) > 15
+    with pytest.raises(ExportError, match="neither a layer nor a node 'conv3' to keep in float. Did you mean conv"):
+        snr(["conv3"])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize(
+    ("room", "message"), [(100_000, r"network.onnx cannot be written in .*TMPDIR"), (260_000, r"cannot be written")]
+)
+def test_a_full_disk_leaves_no_half_file(suffix, room, message, tmp_path):
+    """Stands for a full disk: no file may grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    model, example = LeNet().eval(), torch.zeros(1, 1, 28, 28)
+    written = export(model, tmp_path / f"net{suffix}", example).path
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    heavy = {"heavy": "x" * 200_000} if room > 200_000 else {}  # so that the file grows after it was exported
+    had = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, had[1]))
+    try:
+        with pytest.raises(SecateurError, match=message):
+            export(model, written, example, metadata=heavy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, had)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_file_says_what_it_is(tmp_path):

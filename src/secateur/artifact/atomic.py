@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -51,17 +51,29 @@ def fill_atomically(path: str | Path, fill: Callable[[Path], object]) -> None:
     Raises:
         ArtifactError: the file cannot be written; what was there before is untouched.
     """
-    place = _place(path)
-    beside = _beside(place)
+    fill_together({path: fill})
+
+
+def fill_together(fills: Mapping[str | Path, Callable[[Path], object]]) -> None:
+    """Let files that belong together be written beside their places; only when all are there they move, in this order.
+
+    Raises:
+        ArtifactError: one of them cannot be written; what was there before is untouched.
+    """
+    placed = [(path, place := _place(path), _beside(place)) for path in fills]
+    path = next(iter(fills), "")
     try:
-        _create(beside)
-        fill(beside)
-        _flush(beside)
-        beside.replace(place)
+        for path, _, beside in placed:
+            _create(beside)
+            fills[path](beside)
+            _flush(beside)
+        for _, place, beside in placed:
+            beside.replace(place)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        _remove(beside)
+        for _, _, beside in placed:
+            _remove(beside)
 
 
 def check_new_folder(path: str | Path) -> Path:

@@ -99,5 +99,6 @@ def gap_table(deployed: Deployed) -> Table:
         table.add_column(title, justify="left" if title in ("output", "inputs") else "right")
     for gap in deployed.gaps:
         sizes = ", ".join("x".join(map(str, shape)) for shape in gap.sizes)
+        sizes += f", {gap.pictures} pictures" if gap.pictures else ""
         table.add_row(gap.output, sizes, f"{gap.error:.1e} of the largest", f"{gap.snr:.0f} dB")
     return table

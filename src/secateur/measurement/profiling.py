@@ -6,14 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import nn
-
 from secateur.errors import MeasurementError, SecateurError
 from secateur.graph.tracing import trace
 from secateur.measurement import memory
 from secateur.measurement.child import DeadError, running_child
 from secateur.measurement.worker import Job
 from secateur.runtimes.network import Network
+from secateur.runtimes.paths import module_of
 from secateur.runtimes.registry import RUNTIMES, check_able, runtime_of
 from secateur.runtimes.session import NodeTime, Options
 from secateur.runtimes.shapes import Sizes
@@ -106,7 +105,9 @@ def _by_layer(network: Network, nodes: Sequence[NodeTime], macs: Mapping[str, fl
     layers: dict[str, list[NodeTime]] = {}
     kinds: dict[str, float] = {}
     for node in nodes:
-        layers.setdefault(_layer_of(node.path, network), []).append(node)
+        layers.setdefault(
+            module_of(node.path, None if network.form is None else network.form.model) or REST, []
+        ).append(node)
         kinds[node.kind] = kinds.get(node.kind, 0.0) + node.milliseconds
     order = [] if network.form is None else [name for name, _ in network.form.model.named_modules()]
     own: dict[str, float] = {}
@@ -138,40 +139,6 @@ def _row_of(layer: str, rows: Collection[str], order: Sequence[str]) -> str:
 
 def _once(nodes: Sequence[NodeTime]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(node.kind for node in nodes))
-
-
-def _layer_of(path: str, network: Network) -> str:
-    """Return the module that an operation belongs to, as far as its path names modules of the model."""
-    start = path.find("/")
-    if start < 0:
-        return REST
-    steps = path[start + 1 :].split("/")
-    if network.form is None:
-        return ".".join(steps[:-1]) or REST
-    module, names = network.form.model, {one: name for name, one in network.form.model.named_modules()}
-    for step in steps[1:]:  # the first is the form's name for the model
-        child = _child(module, step)
-        if child is None:
-            break
-        module = child
-    return names[module] or type(module).__name__
-
-
-def _child(module: nn.Module, step: str) -> nn.Module | None:
-    """Return the module that a step of an exporter's path leads to, if any.
-
-    Its name may have that of its parent before it ("conv.0"), and modules that are not called themselves are left out.
-    """
-    children = dict(module.named_children())
-    direct = _at(module, step) or children.get(step.rpartition(".")[2])
-    return direct or next((found for child in children.values() if (found := _child(child, step)) is not None), None)
-
-
-def _at(module: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return module.get_submodule(name)
-    except AttributeError:
-        return None
 
 
 def _macs(network: Network, sizes: Sizes) -> dict[str, float]:

@@ -8,28 +8,30 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateur.artifact.atomic import check_writable, fill_atomically
+from secateur.artifact.atomic import check_writable, fill_together
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes import onnxruntime
-from secateur.runtimes.exporting import OPSET, Exported, export_onnx
+from secateur.runtimes.exporting import OPSET, Exported, export_onnx, telling_of_the_disk
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.network import Network
 from secateur.runtimes.packages import require
-from secateur.runtimes.parity import Gap, gaps, trial_inputs
-from secateur.runtimes.quantizing import Samples, quantized_ir, quantized_onnx
+from secateur.runtimes.parity import Gap, gaps, gaps_on_pictures, trial_inputs
+from secateur.runtimes.paths import nodes_of
+from secateur.runtimes.quantizing import Choice, Samples, quantized_ir, quantized_onnx
 from secateur.runtimes.registry import open_network
 from secateur.runtimes.session import Options, Precision
 from secateur.runtimes.shapes import Shapes, output_shapes, random_inputs
 
 TOLERANCES: dict[str, float] = {"fp32": 1e-4, "fp16": 1e-2}  # of the largest output; int8 is only reported
 RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
-FEWEST_SAMPLES = 8
+FEWEST_SAMPLES, MOST_JUDGED = 8, 64  # inputs that INT8 is calibrated on, and compared on
 
 _log = logging.getLogger("secateur")
 
@@ -44,7 +46,7 @@ class Deployed:
         inputs: their names.
         outputs: their names.
         free: which of "batch", "height" and "width" may change.
-        gaps: how far each output is from PyTorch's, at each size that was tried.
+        gaps: how far each output is from PyTorch's, at each size that was tried, and in INT8 on the samples.
     """
 
     path: Path
@@ -83,7 +85,7 @@ def export(  # noqa: PLR0913 - each is a choice of its own
             still computes what it does (some code turns sizes into numbers).
         opset: the version of ONNX's operators.
         samples: inputs to calibrate INT8 on, one array for each input.
-        keep_float: names of nodes that INT8 leaves as they are.
+        keep_float: layers, or nodes of the file, that INT8 leaves as they are.
         metadata: what an ONNX file, or the `rt_info` of an IR, is to say of itself, as JSON.
         force: write the file even if it computes something else.
 
@@ -105,12 +107,14 @@ def export(  # noqa: PLR0913 - each is a choice of its own
     # ONNX Runtime is as quick with the operations as they are; OpenVINO is not, and float16 overflows in some of them.
     half = precision == "fp16"
     deployed_form = fused_form(form, half) if half or path.suffix == ".xml" else form
+    keep = partial(nodes_of, keep_float, model=form.model)
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
         for choice in [free] if free is not None or force else [None, ("batch",), ()]:
             exported = export_onnx(deployed_form, tensors, Path(folder) / "network.onnx", choice, opset, metadata)
-            made = _made(exported, path.suffix, precision, samples, keep_float, metadata or {})
+            with telling_of_the_disk(exported.path):
+                made = _made(exported, path.suffix, precision, samples, keep, metadata or {})
             try:
-                found = _compared(form, exported, made, tensors)
+                found = _compared(form, exported, made, tensors, samples if precision == "int8" else ())
                 deployed = Deployed(path, precision, exported.inputs, exported.outputs, exported.free, tuple(found))
                 _judge(deployed, type(model).__name__, force)
             except (ExportError, RuntimeUnfitError) as error:
@@ -143,7 +147,7 @@ def _made(
     suffix: str,
     precision: Precision,
     samples: Samples,
-    keep_float: Sequence[str],
+    keep_float: Choice,
     metadata: Mapping[str, Any],
 ) -> Path:
     """Write the file as it is to be, beside the ONNX in fp32 that it is made of."""
@@ -166,7 +170,9 @@ def _made(
     return out
 
 
-def _compared(form: InferenceForm, exported: Exported, made: Path, example: Sequence[torch.Tensor]) -> list[Gap]:
+def _compared(
+    form: InferenceForm, exported: Exported, made: Path, example: Sequence[torch.Tensor], samples: Samples
+) -> list[Gap]:
     def takes(shapes: Shapes) -> bool:
         try:
             output_shapes(form, random_inputs(shapes, dtypes))
@@ -176,7 +182,8 @@ def _compared(form: InferenceForm, exported: Exported, made: Path, example: Sequ
 
     dtypes = [one.dtype for one in example]
     session = open_network(Network.of_file(made.name, made), RUNTIMES[made.suffix], Options("fp32"))
-    return gaps(form, session, list(trial_inputs(example, exported.free, takes)))
+    found = gaps(form, session, list(trial_inputs(example, exported.free, takes)))
+    return found + (gaps_on_pictures(form, session, samples[:MOST_JUDGED]) if samples else [])
 
 
 def _judge(deployed: Deployed, name: str, force: bool) -> None:
@@ -195,6 +202,5 @@ def _judge(deployed: Deployed, name: str, force: bool) -> None:
 
 def _move(made: Path, path: Path) -> None:
     """Bring a file to its place; of an IR the weights first, so that it never stands there without them."""
-    for suffix in (".bin", path.suffix) if path.suffix == ".xml" else (path.suffix,):
-        source = made.with_suffix(suffix)
-        fill_atomically(path.with_suffix(suffix), lambda beside, source=source: shutil.copyfile(source, beside))
+    suffixes = (".bin", path.suffix) if path.suffix == ".xml" else (path.suffix,)
+    fill_together({path.with_suffix(suffix): partial(shutil.copyfile, made.with_suffix(suffix)) for suffix in suffixes})

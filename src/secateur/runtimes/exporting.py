@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ def export_onnx(
     """
     onnx = require("onnx")
     axes, chosen = free_axes(form, example, free)
-    if not _write(form, example, path, axes, opset):
-        chosen = ()
+    with telling_of_the_disk(path):
+        if not _write(form, example, path, axes, opset):
+            chosen = ()
     model = onnx.load(str(path))
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
@@ -67,8 +69,25 @@ def export_onnx(
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"The ONNX file of {type(form.model).__name__} is not sound: {error}") from error
-    onnx.save(model, str(path))
+    with telling_of_the_disk(path):
+        onnx.save(model, str(path))
     return Exported(path, form.inputs, form.outputs, chosen)
+
+
+@contextmanager
+def telling_of_the_disk(path: Path) -> Iterator[None]:
+    """Tell of a temporary file that cannot be written.
+
+    Raises:
+        ExportError: the body raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"{path.name} cannot be written in {path.parent}: {error.strerror or error}. "
+            "Free some space there, or name another folder for temporary files (TMPDIR)."
+        ) from error
 
 
 def free_axes(
@@ -129,6 +148,8 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
         try:
             torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
             return True
+        except OSError:
+            raise
         except Exception as error:  # noqa: BLE001 - foreign code may fail in any way
             first = error
         try:

@@ -10,6 +10,7 @@ import torch
 
 from secateur.errors import RuntimeUnfitError, SecateurError
 from secateur.runtimes.forms import InferenceForm, evaluating
+from secateur.runtimes.quantizing import Samples
 from secateur.runtimes.session import Session
 from secateur.runtimes.shapes import STEP, Shapes, Sizes, random_inputs
 
@@ -24,12 +25,14 @@ class Gap:
         error: the largest difference, as a share of the largest of the model's values; NaN where the file's are not
             finite and the model's are.
         snr: decibels of the model's output above the difference.
+        pictures: on how many of the user's, all together; 0: on the example, or on random inputs.
     """
 
     output: str
     sizes: Shapes
     error: float
     snr: float
+    pictures: int = 0
 
 
 def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.Tensor]]) -> list[Gap]:
@@ -54,6 +57,21 @@ def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.
     return found
 
 
+def gaps_on_pictures(form: InferenceForm, session: Session, samples: Samples) -> list[Gap]:
+    """Compare a model with a session on pictures of the user's, all in one figure for each output."""
+    expected, found = [], []
+    for sample in samples:
+        given = [torch.from_numpy(np.ascontiguousarray(one)) for one in sample]
+        with evaluating(form), torch.no_grad():
+            expected.append([one.double().numpy() for one in form(*given)])
+        found.append([one.astype(np.float64) for one in _run(session, given)])
+    sizes = tuple(tuple(one.shape) for one in samples[0])
+    return [
+        _gap(name, sizes, np.concatenate(one), np.concatenate(other), len(samples))
+        for name, one, other in zip(form.outputs, zip(*expected, strict=True), zip(*found, strict=True), strict=True)
+    ]
+
+
 def _run(session: Session, given: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
     try:
         return session(*(one.numpy() for one in given))
@@ -67,7 +85,7 @@ def _run(session: Session, given: Sequence[torch.Tensor]) -> tuple[np.ndarray, .
         ) from error
 
 
-def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray) -> Gap:
+def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray, pictures: int = 0) -> Gap:
     with np.errstate(invalid="ignore"):
         difference = np.where(found == expected, 0.0, np.abs(found - expected))  # infinities may be equal, too
     finite = expected[np.isfinite(expected)]
@@ -75,7 +93,7 @@ def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray) -> G
     noise = float(np.square(difference).mean()) if difference.size else 0.0
     signal = float(np.square(finite).mean()) if finite.size else 0.0
     snr = float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
-    return Gap(name, sizes, float(difference.max(initial=0.0)) / largest, snr)
+    return Gap(name, sizes, float(difference.max(initial=0.0)) / largest, snr, pictures)
 
 
 def trial_inputs(

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from secateur.errors import ExportError
+from secateur.errors import ExportError, SecateurError
 from secateur.runtimes.packages import quiet, require
 
 _MEANS = frozenset(("ReduceMean", "ReduceL2", "MVN"))
 _ARITHMETIC = frozenset(("Add", "Subtract", "Multiply", "Divide", "Power", "Sqrt", "Maximum"))
 
+_NO_WORK = frozenset(("Constant", "Parameter", "Result"))
+
 Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
+Choice = Callable[[Sequence[str]], list[str]]  # of nodes by name
 
 
-def quantized_onnx(path: Path, samples: Samples, keep_float: Sequence[str] = ()) -> bytes:
+def _none(_: Sequence[str]) -> list[str]:
+    return []
+
+
+def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> bytes:
     """Return an ONNX file in INT8, as pairs of QuantizeLinear and DequantizeLinear, by ONNX Runtime.
 
     Args:
         path: the file in fp32.
         samples: what it is calibrated on.
-        keep_float: names of nodes that stay in fp32.
+        keep_float: from the names of all nodes to those that stay in fp32.
 
     Raises:
         ExportError: ONNX Runtime cannot quantise it (says why).
@@ -36,7 +43,8 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Sequence[str] = ())
         prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
             quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-            names = [one.name for one in require("onnx").load(str(prepared)).graph.input]
+            graph = require("onnx").load(str(prepared)).graph
+            names, kept = [one.name for one in graph.input], keep_float([one.name for one in graph.node])
             quantization.quantize_static(
                 str(prepared),
                 str(out),
@@ -44,8 +52,10 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Sequence[str] = ())
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                nodes_to_exclude=list(keep_float),
+                nodes_to_exclude=kept,
             )
+        except SecateurError:
+            raise
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not quantise the network: {' '.join(str(error).split())}") from error
         return out.read_bytes()
@@ -65,7 +75,7 @@ def _reader(quantization: Any, names: Sequence[str], samples: Samples) -> Any:
     return Reader()
 
 
-def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -> Any:
+def quantized_ir(model: Any, samples: Samples, keep_float: Choice = _none) -> Any:
     """Return a model of OpenVINO in INT8, by NNCF.
 
     Statistics over pictures, and what is scaled by them, stay in float: in 8 bits they cost quality and time.
@@ -73,13 +83,14 @@ def quantized_ir(model: Any, samples: Samples, keep_float: Sequence[str] = ()) -
     Args:
         model: the model in fp32; it is not changed.
         samples: what it is calibrated on.
-        keep_float: names of nodes that stay in fp32.
+        keep_float: from the names of all nodes to those that stay in fp32.
 
     Raises:
         ExportError: NNCF cannot quantise it (says why).
     """
     nncf = require("nncf")
-    names = list(dict.fromkeys([*keep_float, *statistical_nodes(model)]))
+    every = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
+    names = list(dict.fromkeys([*keep_float(every), *statistical_nodes(model)]))
     with quiet("", "nncf"), redirect_stdout(io.StringIO()):  # a bar of progress
         try:
             return nncf.quantize(
