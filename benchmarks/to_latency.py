@@ -91,7 +91,7 @@ def _rows(name: str, setup: Setup) -> list[dict[str, Any]]:
             small = secateur.load(_file(name, own, setup), into=_model(name)[0])
             networks.append(Network.of_model(own, small, example))
         print(f"{name}: all plans on {runtime}", flush=True)
-        full, *others = contest(networks, runtime, Options(threads=setup.threads), Sizes(), seconds=10.0, alone=False)
+        full, *others = contest(networks, runtime, Options(threads=setup.threads), Sizes(), seconds=5.0, alone=False)
         for cell in others:
             ratio = full.times_as_fast_as(cell)
             if ratio is None:

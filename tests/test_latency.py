@@ -68,7 +68,7 @@ class Track:
     def alone(self):
         return Cell(100.0)
 
-    def against(self, small, plan, macs):
+    def against(self, small, plan, macs, wanted):
         self.asked.append(macs)
         time = self.time(macs)
         return Candidate(macs, macs, time, time, time, 100 * time)

@@ -97,7 +97,7 @@ def test_layers_are_kept_in_float_by_their_names(suffix, tmp_path):
         return made.gaps[-1].snr
 
     assert snr(["conv1", "conv2", "fc1", "fc2", "fc3"]) > 60 > snr(["conv1"]) > 15
-    with pytest.raises(ExportError, match="neither a layer nor a node 'conv3' to keep in float. Did you mean conv"):
+    with pytest.raises(ExportError, match=r"neither a layer nor a node 'conv3' to keep in float. Did you mean conv"):
         snr(["conv3"])
 
 

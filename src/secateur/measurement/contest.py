@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from secateur.errors import MeasurementError, SecateurError
@@ -19,6 +20,7 @@ from secateur.runtimes.shapes import Sizes
 
 OPENINGS, ROUNDS = 5, 6  # rounds of each opening, at least; even, since every other one runs in the reverse order
 MOST_ROUNDS = 40
+MOST_OPENINGS = 15  # where a ratio is to be known well
 FEW_OPENINGS, FEW_ROUNDS = 3, 2  # of networks so slow that more would take many times as long as was asked for
 LATE, SOONEST = 4, 5.0  # times as long; but not before so many seconds
 LONG_OPENING = 3000.0  # milliseconds, above which a network is not opened more often than need be
@@ -65,7 +67,7 @@ class Cell:
         return paired_ratio(first.milliseconds, self.milliseconds)
 
 
-def contest(
+def contest(  # noqa: PLR0913 - each is a choice of its own
     networks: Sequence[Network],
     runtime: str,
     options: Options,
@@ -74,6 +76,7 @@ def contest(
     tell: Callable[[str], object] = len,
     alone: bool = True,
     openings: int = OPENINGS,
+    sure: Callable[[Ratio], bool] | None = None,
 ) -> list[Cell]:
     """Time networks in turns, in one runtime at one size, in a process with a limit on its memory.
 
@@ -89,6 +92,8 @@ def contest(
         tell: hears what is being done.
         alone: open each alone first; without that there is no peak of memory.
         openings: how often each is opened again.
+        sure: tells whether the ratio of the last network to the first is known well enough; until then they are opened
+            again, `MOST_OPENINGS` times at the most.
 
     Raises:
         MeasurementError: there is no network, or two have one name.
@@ -110,7 +115,7 @@ def contest(
         if alone and not own.status:
             _open_alone(job, network.name, packed[network.name], own)
     left = {name: packed[name] for name, own in taken.items() if not own.status}
-    _take_turns(job, left, taken, _Pace(openings, seconds / openings), tell)
+    _take_turns(job, left, taken, _Pace(openings, seconds / openings, sure), tell)
     return [
         Cell(network.name, runtime, options.precision, options.device, sizes, **taken[network.name].result())
         for network in networks
@@ -121,6 +126,15 @@ def contest(
 class _Pace:
     openings: int
     seconds: float  # of turns in each, at least
+    sure: Callable[[Ratio], bool] | None
+
+    def is_enough(self, opened: int, few: bool, taken: Sequence[_Taken]) -> bool:
+        """Tell whether networks were opened often enough; `few`: less often than was asked for is enough."""
+        if self.sure is None:
+            return opened >= (FEW_OPENINGS if few else self.openings)
+        if opened < FEW_OPENINGS:
+            return False
+        return opened >= MOST_OPENINGS or self.sure(paired_ratio(taken[-1].milliseconds, taken[0].milliseconds))
 
 
 @dataclass
@@ -186,7 +200,7 @@ def _openings(
 ) -> bool:
     """Measure in one process; tell whether a network failed on the way."""
     slow, begun = False, time.perf_counter()
-    for opening in range(pace.openings):
+    for opening in count():
         for name, network in packed.items():
             tell(f"opening {name}")
             details = _ask(child, taken[name], "open", name, network)
@@ -209,6 +223,6 @@ def _openings(
                 taken[name].milliseconds[-1].append(milliseconds)
                 time.sleep(PAUSE)
         late = time.perf_counter() - begun > pace.openings * max(LATE * pace.seconds, SOONEST)
-        if opening + 1 >= FEW_OPENINGS and (slow or late):
-            break
-    return False
+        if pace.is_enough(opening + 1, slow or late, [taken[name] for name in packed]):
+            return False
+    raise AssertionError("counting does not end")

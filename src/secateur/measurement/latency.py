@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,14 +14,16 @@ from secateur.errors import MeasurementError, PlanError
 from secateur.measurement.cache import remembered
 from secateur.measurement.contest import Cell, contest
 from secateur.measurement.profiling import profile
+from secateur.measurement.statistics import Ratio
 from secateur.planning.plans import Plan
 from secateur.runtimes.network import Network
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
 
-MOST = 12  # candidates
+MOST, LONGEST = 20, 300.0  # candidates, seconds after which no further one is begun
 CLOSE = 0.03  # share of the budget; noise may add about as much when the model is measured again
 FAR = 0.05  # share of the budget by which nothing may miss it
+KNOWN = 0.02  # share of a time by which it may be uncertain
 DAY = 24 * 3600.0  # seconds
 SMALLEST, NARROW = 0.01, 0.003  # shares of the MACs
 Make = Callable[[float], tuple[nn.Module, Plan]]
@@ -110,8 +113,10 @@ class Track:
         """
         return self._run([self.full])[0]
 
-    def against(self, small: nn.Module, plan: Plan, macs: float) -> Candidate:
+    def against(self, small: nn.Module, plan: Plan, macs: float, wanted: float) -> Candidate:
         """Time a candidate, which keeps this share of the MACs, and the unpruned model in turns.
+
+        They are opened again until the ratio is known well, or is known to be far from the one that is wanted.
 
         What was measured on this day is not measured again: a search that was interrupted goes on where it was.
 
@@ -120,10 +125,10 @@ class Track:
         """
         other = Network.of_model(f"{self.full.name} pruned", small, self.example)
         widths = {name: [list(shape), list(plan.shape_after(name))] for name, shape in plan.fingerprint.items()}
-        details = [self.full.name, [list(shape) for shape in self.full.shapes], widths, self.seconds]
+        details = [self.full.name, [list(shape) for shape in self.full.shapes], widths, self.seconds, round(wanted, 3)]
 
         def measure() -> list[float]:
-            full, pruned = self._run([self.full, other])
+            full, pruned = self._run([self.full, other], lambda ratio: _is_known(ratio, wanted))
             ratio = full.times_as_fast_as(pruned)
             assert ratio is not None
             return [ratio.value, ratio.low, ratio.high, pruned.spread.median]
@@ -139,8 +144,8 @@ class Track:
         except MeasurementError:
             return ""
 
-    def _run(self, networks: list[Network]) -> list[Cell]:
-        cells = contest(networks, self.runtime, self.options, Sizes(), self.seconds, alone=False)
+    def _run(self, networks: list[Network], sure: Callable[[Ratio], bool] | None = None) -> list[Cell]:
+        cells = contest(networks, self.runtime, self.options, Sizes(), self.seconds, alone=False, sure=sure)
         for cell in cells:
             if not cell.milliseconds:
                 raise MeasurementError(f"{cell.network} cannot be measured in {cell.runtime}: {cell.why}")
@@ -169,8 +174,9 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
     smallest: nn.Module | None = None
     wanted, floor = target.share(full), SMALLEST
     share: float | None = max(0.9 * wanted, 2 * SMALLEST)
+    begun = time.monotonic()
     for _ in range(3 * MOST):
-        if share is None or len(measured) == MOST:
+        if share is None or len(measured) == MOST or (measured and time.monotonic() - begun > LONGEST):
             break
         tell(f"{share:.0%} of the MACs")
         try:
@@ -178,7 +184,7 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
         except PlanError:  # too small a budget
             floor, share = share, _between(share, min((one.macs for one in measured), default=1.0))
             continue
-        candidate = track.against(small, plan, share)
+        candidate = track.against(small, plan, share, wanted)
         measured.append(candidate)
         smallest = small if candidate.time == min(one.time for one in measured) else smallest
         if abs(candidate.time / wanted - 1) <= CLOSE:
@@ -196,6 +202,12 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
         )
     best = min(meeting, key=lambda one: abs(one.time / wanted - 1))
     return Found(wanted, best.milliseconds / best.time, best, tuple(measured))
+
+
+def _is_known(ratio: Ratio, wanted: float) -> bool:
+    """Tell whether a time is known well, or well enough to say that it is not near the one that is wanted."""
+    is_far = ratio.high < (1 - FAR) * wanted or ratio.low > (1 + FAR) * wanted
+    return is_far or (ratio.high - ratio.low) / 2 <= KNOWN * ratio.value
 
 
 def _check_needed(target: Target, full: Cell, track: Track) -> None:
