@@ -45,8 +45,8 @@ model and the unpruned one are measured again, in turns, in a fresh process, on 
 
 - **measured**: time as a share of the unpruned model's, with the 95 % interval, on the runtime that the plan was made
   for. The budget allows 5 % more; what needs more is marked.
-- **importance**: the mean share of it (L1) that groups keep. **candidates**, **s**: how many pruned models the search
-  measured, and how long all of it took.
+- **importance**: the harmonic mean of the shares of it (L1) that groups keep. **candidates**, **s**: how many pruned
+  models the search measured, and how long all of it took.
 - **elsewhere**: the same plan on the other runtimes. **beaten by**: plans made for another runtime that are faster,
   here and beyond the interval, and keep more importance.
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _rows(name: str, setup: Setup) -> list[dict[str, Any]]:
     """Return what was measured of a model: a row for each plan and each runtime that it ran on."""
-    kept = RESULTS / f"{name}-{setup.latency:g}-{setup.threads}.json"
+    kept = RESULTS / f"{name}-{setup.latency:g}-{setup.threads}-{'-'.join(setup.runtimes)}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     model, example = _model(name)

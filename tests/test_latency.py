@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.errors import PlanError, RuntimeUnfitError
-from secateur.measurement import latency
+from secateur.errors import BudgetError, PlanError, RuntimeUnfitError
+from secateur.measurement import contest, latency
 from secateur.measurement.latency import Candidate, Target, search
+from secateur.runtimes.shapes import Sizes
 
 
 class Wide(nn.Module):
@@ -62,7 +63,7 @@ class Track:
 
     def make(self, share):
         if share < self.smallest:
-            raise PlanError("too small")
+            raise BudgetError("too small")
         return share, None
 
     def alone(self):
@@ -118,12 +119,15 @@ def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
         ({"latency": "half", "on": "torch"}, PlanError, "'half' is no time"),
         ({"latency": "1.5x", "on": "torch"}, PlanError, "between 0 and 1"),
         ({"latency": "0.5x", "on": "torch", "macs": "0.5x"}, PlanError, "latency stands alone, and macs"),
-        ({"latency": "1000000ms", "on": "torch", "round_to": 8}, PlanError, "Nothing need be cut"),
+        ({"latency": "1000000ms", "on": "torch"}, PlanError, "Nothing need be cut"),
+        ({"ratio": 0.5, "on": "torch", "ranking": "time"}, PlanError, "wants a cap to stay under"),
+        ({"macs": "0.5x", "ranking": "time"}, PlanError, "say on which runtime"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(kept, budget, error, message):
+def test_what_makes_no_sense_is_refused(kept, caplog, budget, error, message):
     with pytest.raises(error, match=message):
         secateur.prune(Wide().eval(), torch.zeros(1, 3, 16, 16), **budget)
+    assert "do not meet the budget" not in caplog.text
 
 
 def test_a_smaller_step_is_tried_where_the_runtimes_own_does_not_meet_the_budget(kept, monkeypatch, caplog):
@@ -132,3 +136,43 @@ def test_a_smaller_step_is_tried_where_the_runtimes_own_does_not_meet_the_budget
     small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.2x", on="torch")
     assert small.layers[0].out_channels % 32 == 0
     assert "Multiples of 64 channels do not meet the budget, trying those of 32" in caplog.text
+
+
+def by_parameters(networks, *rest, **more):
+    """Take the number of parameters for the time."""
+    counts = [float(sum(one.numel() for one in network.form.parameters())) for network in networks]
+    return [
+        contest.Cell(network.name, "torch", "fp32", "cpu", Sizes(), ((count,) * 3,) * 3)
+        for network, count in zip(networks, counts, strict=True)
+    ]
+
+
+def test_times_may_be_given_and_then_none_is_asked_of_the_runtime(kept, monkeypatch):
+    monkeypatch.setattr("secateur.measurement.place.profile", lambda *given: pytest.fail("times are given"))
+    monkeypatch.setattr(latency, "contest", by_parameters)
+    times = {"layers.0": 1.0, "layers.2": 9.0, "layers.4": 1.0, "layers.6": 0.1}
+    options = {"on": "torch", "threads": 1, "round_to": 8, "ranking": "time", "times": times}
+    small, plan = secateur.prune(Wide().eval(), torch.zeros(1, 3, 96, 96), latency="0.6x", **options)
+    assert plan.recipe["ranking"] == "time"
+    assert plan.recipe["latency"]["chosen"]["time"] == pytest.approx(0.6, rel=0.05)
+    assert max(small.layers[0].out_channels, small.layers[2].out_channels) < small.layers[4].out_channels
+
+
+def test_candidates_of_an_interrupted_search_are_not_measured_again(kept, monkeypatch):
+    contests = []
+
+    def counted(networks, *rest, **more):
+        contests.append(len(networks))
+        if len(contests) == 3:
+            raise KeyboardInterrupt
+        return by_parameters(networks)
+
+    monkeypatch.setattr(latency, "contest", counted)
+    torch.manual_seed(0)
+    options = {"latency": "0.31x", "on": "torch", "threads": 1, "round_to": 8, "ranking": "group"}
+    model, example = Wide().eval(), torch.zeros(1, 3, 96, 96)
+    with pytest.raises(KeyboardInterrupt):
+        secateur.prune(model, example, **options)
+    assert contests == [1, 2, 2]  # the model alone, and two candidates
+    found = secateur.prune(model, example, **options)[1].recipe["latency"]
+    assert len(found["candidates"]) == contests[3:].count(2) + 1

@@ -26,6 +26,10 @@ class PlanError(SecateurError):
     tensors: tuple[str, ...] = ()
 
 
+class BudgetError(PlanError):
+    """A budget that cannot be met with the channels that may go."""
+
+
 class CutError(SecateurError):
     """A plan that does not fit the model it is applied to."""
 

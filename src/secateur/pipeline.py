@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import PlanError, ProofError, nearest
+from secateur.errors import BudgetError, PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
 from secateur.measurement.place import Place, place_of
@@ -71,15 +71,14 @@ def prune(
     if place is None:
         return walk.prune(words, ignore)
     if place.target is not None:
-        walk.cut_to(
-            0.99, {**words, "ranking": "group"}, ignore
-        )  # what any budget would refuse is refused before the long work
+        trial = {**words, "ranking": "group", "times": None}
+        walk.cut_to(0.99, trial, ignore)  # what any budget would refuse is refused before the long work
     words |= place.ranking(model, example, words)
     step = place.step(model, example) if words.get("round_to") is None else words["round_to"]
     while True:
         try:
             return walk.prune_for(place, {**words, "round_to": step}, ignore)
-        except PlanError as error:
+        except BudgetError as error:
             if step <= 1 or words.get("round_to") is not None:
                 raise
             step //= 2
@@ -111,7 +110,7 @@ def prune_steps(
             the share of the way that is done after it: `[0.5, 0.8, 1]` (`steps` does not count then).
         free_outputs: the channels that leave the model may be cut, too.
         attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
-        **budget: as for `prune`; all of it is of the full-size model.
+        **budget: as for `prune`, but no time; all of it is of the full-size model.
 
     Yields:
         The pruned model, a new one at each step, and the plan that makes it of the full-size one; `plan.proof` has the
@@ -198,8 +197,12 @@ class _Walk:
         """Return the pruned model and its plan, with what was measured where the budget is a time."""
         if place.target is None:
             return self.prune(budget, ignore)
-        found = place.search(self.model, self.example, lambda share: self.cut_to(share, budget, ignore))
-        small, plan = self.prune({**budget, "macs": f"{found.chosen.macs:.6f}x"}, ignore)
+        while True:
+            before = len(ignore)
+            found = place.search(self.model, self.example, lambda share: self.cut_to(share, budget, ignore))
+            small, plan = self.prune({**budget, "macs": f"{found.chosen.macs:.6f}x"}, ignore)
+            if len(ignore) == before:  # or else what was proved is not what was measured
+                break
         latency = {"on": place.runtime, **vars(place.options), **found.as_json()}
         return small, replace(plan, recipe={**plan.recipe, "latency": latency})
 

@@ -24,7 +24,7 @@ def test_where_the_time_goes_is_told_by_layer_and_branch(secateur):
     options = ["--threads", "1", "--seconds", "0", "--by-layer"]
     found = secateur("bench", "lenet", "lenet", *options)
     assert found.code == 0
-    for words in ("torch fp32 batch 1, by layer", "by branch", "Conv2d", "lenet (2): Conv2d "):
+    for words in ("torch fp32 batch 1, by layer", "by branch", "Conv2d", "lenet (2): "):
         assert words in found.out
     (profiles,) = secateur("bench", "lenet", *options, "--json").json["profiles"]
     assert {layer["layer"] for layer in profiles["networks"][0]["layers"]} >= {"conv1", "fc3"}

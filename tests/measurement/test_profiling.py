@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from secateur.errors import MeasurementError
-from secateur.measurement.profiling import REST, profile
+from secateur.graph.tracing import trace
+from secateur.measurement.profiling import REST, LayerTime, Profile, profile, times_of
 from secateur.models import MobileNetV2, MODNet
 from secateur.runtimes.network import Network
+from secateur.runtimes.paths import ITSELF, module_of
 from secateur.runtimes.registry import RUNTIMES, presence_of
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
@@ -43,15 +45,86 @@ def test_the_longest_layer_is_the_one_with_the_work(runtime):
 def test_layers_are_named_as_the_model_names_them_and_keep_their_macs(model, runtime):
     network = Network.of_model("net", model.eval(), torch.zeros(1, 3, 64, 64))
     found = profile(network, runtime, Options(threads=1), Sizes())
-    names = {name for name, _ in model.named_modules()} | {REST, type(model).__name__}
-    assert {layer.layer for layer in found.layers} <= names
-    counted = {layer.layer: layer.macs for layer in found.layers if layer.macs}
-    every = sum(counted.values())
-    assert counted.get(REST, 0) < 0.1 * every  # some runtimes give the last operation the name of the output
-    assert every == pytest.approx(sum(layer.macs or 0 for layer in found.layers))
+    assert {row.layer for row in found.layers} <= {name for name, _ in model.named_modules()} | {REST, ITSELF}
+    macs = dict.fromkeys((row.layer for row in found.layers), 0.0) | {row.layer: row.macs for row in found.layers}
+    costs = trace(
+        model, (torch.zeros(1, 3, 64, 64), True) if isinstance(model, MODNet) else torch.zeros(1, 3, 64, 64)
+    ).costs
+    assert sum(macs.values()) == pytest.approx(costs.macs())
+    assert macs.get(REST, 0) < 0.1 * costs.macs()  # some runtimes give the last operation the name of the output
+
+
+@pytest.mark.parametrize("runtime", TELLING)
+def test_nearly_all_layers_that_compute_get_a_time_of_their_own(runtime):
+    model = MobileNetV2().eval()
+    found = profile(Network.of_model("net", model, torch.zeros(1, 3, 64, 64)), runtime, Options(threads=1), Sizes())
+    times = times_of(found)
+    layers = {cost.layer for cost in trace(model, torch.zeros(1, 3, 64, 64)).costs.by_layer() if cost.macs}
+    assert set(times) <= layers
+    assert len(times) >= len(layers) - 1
+    between = sum(row.milliseconds for row in found.layers if row.layer == REST)
+    assert sum(times.values()) == pytest.approx(found.milliseconds - between)
 
 
 def test_what_does_not_tell_says_which_do():
     network = Network.of_model("net", Reused().eval(), torch.zeros(1, 3, 8, 8))
     with pytest.raises(MeasurementError, match=r"torch-compile does not tell .* These do: torch, .*openvino"):
         profile(network, "torch-compile", Options(), Sizes())
+
+
+def test_what_is_done_around_layers_is_added_to_the_nearest():
+    rows = {
+        "body.conv": (4.0, {"body.conv": 30.0, "body.fused": 10.0}), "body.norm": (1.0, {}),
+        "head": (3.0, {"head": 5.0}),
+        ITSELF: (0.7, {}), REST: (9.0, {}),
+    }  # fmt: skip
+    found = Profile("net", tuple(LayerTime(name, ("op",), *row) for name, row in rows.items()), {"op": 17.7})
+    body, head = 5.0 + 0.7 * 4 / 7, 3.0 + 0.7 * 3 / 7
+    assert times_of(found) == pytest.approx({"body.conv": 0.75 * body, "body.fused": 0.25 * body, "head": head})
+
+
+def test_of_several_modules_that_answer_to_a_name_none_is_taken():
+    twins = nn.ModuleDict({one: nn.ModuleDict({"conv": nn.Conv2d(3, 3, 1)}) for one in ("a", "b")})
+    single = nn.ModuleDict({"a": nn.ModuleDict({"conv": nn.Conv2d(3, 3, 1)})})
+    assert module_of("/model/conv/Conv", twins) == ITSELF
+    assert module_of("/model/conv/Conv", single) == "a.conv"
+    assert module_of("/model/b/conv/Conv", twins) == "b.conv"
+    assert module_of("Reorder_12", twins) == ""
+
+
+def test_networks_are_told_apart_by_code_and_hyperparameters_not_by_weights():
+    def identity(model, size=32):
+        return Network.of_model("net", model.eval(), torch.zeros(1, 3, size, size)).identity
+
+    assert identity(nn.Sequential(nn.Conv2d(3, 4, 3))) == identity(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    different = [
+        identity(nn.Sequential(nn.Conv2d(3, 4, 3))), identity(nn.Sequential(nn.Conv2d(3, 4, 3)), 64),
+        identity(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2))), identity(Activated(torch.relu)), identity(Sigmoid()),
+        identity(Relu()),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+
+
+class Activated(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.conv, self.activation = nn.Conv2d(3, 4, 3), activation
+
+    def forward(self, x):
+        return self.activation(self.conv(x))
+
+
+class Relu(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3)
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Sigmoid(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3)
+
+    def forward(self, x):
+        return super().forward(x).sigmoid()

@@ -79,11 +79,29 @@ def test_caps_steps_and_floors_hold(share):
     times = {cost.layer: cost.macs**0.5 for cost in graph.costs.by_layer() if cost.macs}
     found = plan(graph, model, macs=share, ranking="time", times=times, round_to=8, min_channels=8)
     assert found.recipe["reached"]["macs"] <= float(share[:-1]) * graph.costs.macs()
-    assert found.recipe["reached"]["macs"] > 0.93 * float(share[:-1]) * graph.costs.macs()
+    assert found.recipe["reached"]["macs"] > 0.9 * float(share[:-1]) * graph.costs.macs()
     for name, shape in found.fingerprint.items():
         if len(shape) == 4:
             assert found.shape_after(name)[0] % 8 == 0
     assert 0 < found.recipe["importance"] < 1
+
+
+def test_what_does_harm_goes_first_and_costs_nothing(traced):
+    graph, model = traced
+    times = {cost.layer: cost.macs for cost in graph.costs.by_layer()}
+    harmful = {"2": [-5.0] * 32 + [1.0] * 32, **{layer: [1.0] * 64 for layer in ("0", "4")}}
+    found = plan(graph, model, macs="0.5x", ranking="time", times=times, scores=harmful)
+    assert set(range(32)).isdisjoint(found.keep["2.weight"][0])
+    first, second, third = widths(found)
+    assert second <= 32 < min(first, third)
+
+
+def test_in_steps_it_is_refused(traced):
+    graph, model = traced
+    done = plan(graph, model, macs="0.7x")
+    small = secateur.cut(model, done)
+    with pytest.raises(PlanError, match="this one was cut before"):
+        plan(trace(small, PICTURE), small, macs="0.5x", ranking="time", times={"0": 1.0}, after=(graph, done))
 
 
 @pytest.mark.parametrize("name", sorted(ZOO)[::8])
@@ -103,7 +121,8 @@ def test_it_holds_where_channels_are_coupled(name):
         ({"ranking": "time", "macs": "0.5x"}, "wants the times of the layers"),
         ({"ranking": "time", "ratio": 0.5, "times": {"0": 1.0}}, "wants a cap to stay under"),
         ({"ranking": "global", "macs": "0.5x", "times": {"0": 1.0}}, 'times count for ranking="time" alone'),
-        ({"ranking": "time", "macs": "0.5x", "times": {"nobody": 1.0}}, "No time is known of any layer"),
+        ({"ranking": "time", "macs": "0.5x", "times": {"1": 1.0}}, "names no layer of this model: '1'"),
+        ({"ranking": "time", "macs": "0.5x", "times": {"0": -1.0}}, "says that 0 takes -1.0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(traced, options, message):

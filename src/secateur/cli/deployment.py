@@ -48,14 +48,12 @@ def check_calibration(precision: str | None, calibrate: str | None) -> None:
 
 
 def preprocessing_of(model: str, subject: Subject) -> dict[str, Any] | None:
-    """Return the mean and the deviation that a model wants: the zoo's, or its file's; None if nobody knows."""
+    """Return the mean and the deviation that a model wants: its file's, or else the zoo's; None if nobody knows."""
+    found = read(model).preprocessing if is_file(model) else None
+    if found is not None:
+        return dict(found)
     entry = entry_of(subject.model)
-    if entry is not None:
-        return {"mean": list(entry.mean), "std": list(entry.std)}
-    if is_file(model):
-        found = read(model).preprocessing
-        return None if found is None else dict(found)
-    return None
+    return None if entry is None else {"mean": list(entry.mean), "std": list(entry.std)}
 
 
 def samples_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | None) -> list[list[Any]]:

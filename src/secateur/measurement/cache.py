@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from secateur import __version__
 from secateur.artifact.atomic import write_atomically
 from secateur.errors import ArtifactError
 from secateur.runtimes.machine import this_machine
@@ -44,20 +47,22 @@ def remembered(
         measure: makes it.
         lasts: how many seconds after it was made it still holds.
     """
-    key = [what, str(this_machine()), runtime, presence_of(runtime).version, vars(options), details]
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = folder() / f"{what}-{name}.json"
+    versions = [__version__, torch.__version__, presence_of(runtime).version]
+    key = [what, str(this_machine()), runtime, versions, vars(options), details]
+    name = f"{what}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
     try:
+        path = folder() / name
         found = json.loads(path.read_text(encoding="utf-8"))
         fresh = time.time() - path.stat().st_mtime < lasts
         if fresh and found["key"] == json.loads(json.dumps(key)) and found["value"]:
             return found["value"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         pass  # not there, or not ours
     value = measure()
     try:
+        path = folder() / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"key": key, "value": value}).encode())
-    except (OSError, ArtifactError) as error:
+    except (OSError, RuntimeError, ArtifactError) as error:  # there may be no home
         _log.warning("The measurement is not kept for the next time: %s", error)
     return value

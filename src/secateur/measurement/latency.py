@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import MeasurementError, PlanError
+from secateur.errors import BudgetError, MeasurementError, PlanError
 from secateur.measurement.cache import remembered
 from secateur.measurement.contest import Cell, contest
 from secateur.measurement.profiling import profile
@@ -125,7 +125,7 @@ class Track:
         """
         other = Network.of_model(f"{self.full.name} pruned", small, self.example)
         widths = {name: [list(shape), list(plan.shape_after(name))] for name, shape in plan.fingerprint.items()}
-        details = [self.full.name, [list(shape) for shape in self.full.shapes], widths, self.seconds, round(wanted, 3)]
+        details = [self.full.identity, widths, self.seconds, round(wanted, 3)]
 
         def measure() -> list[float]:
             full, pruned = self._run([self.full, other], lambda ratio: _is_known(ratio, wanted))
@@ -160,12 +160,13 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
 
     Args:
         track: the unpruned model, and where it runs.
-        make: from a share of the MACs to the pruned model and its plan; raises PlanError where it cannot be that small.
+        make: from a share of the MACs to the pruned model and its plan; raises BudgetError where that is too little.
         target: the time.
         tell: hears what is being done.
 
     Raises:
-        PlanError: the time cannot be met; says how far it falls.
+        BudgetError: the time cannot be met; says how far it falls.
+        PlanError: the model meets it as it is.
         MeasurementError: the runtime does not run the model.
     """
     full = track.alone()
@@ -181,7 +182,7 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
         tell(f"{share:.0%} of the MACs")
         try:
             small, plan = make(share)
-        except PlanError:  # too small a budget
+        except BudgetError:
             floor, share = share, _between(share, min((one.macs for one in measured), default=1.0))
             continue
         candidate = track.against(small, plan, share, wanted)
@@ -191,11 +192,11 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
             break
         share = _next(measured, wanted, floor)
     if smallest is None:
-        raise PlanError(f"Of {track.full.name} too little may be cut for any time below its own.")
+        raise BudgetError(f"Of {track.full.name} too little may be cut for any time below its own.")
     meeting = [one for one in measured if one.time <= (1 + FAR) * wanted]
     if not meeting:
         least = min(one.time for one in measured)
-        raise PlanError(
+        raise BudgetError(
             f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is "
             f"wanted: the rest is no matter of channels.{track.floor(smallest)} Allow more, or keep fewer channels "
             "(min_channels=)."

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import PlanError
+from secateur.errors import MeasurementError, PlanError
 from secateur.measurement.cache import remembered
 from secateur.measurement.latency import Found, Make, Target, Track, search
 from secateur.measurement.profiling import profile, times_of
@@ -36,11 +36,24 @@ class Place:
         return probe(model, example, self.runtime, self.options).step
 
     def ranking(self, model: nn.Module, example: Any, words: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how units are ranked: by time if that is asked for, or is the budget and nothing else is asked for."""
-        wanted = words.get("ranking") or ("time" if self.target is not None and self.tells else "group")
+        """Return how units are ranked: by time if that is asked for, or is the budget and nothing else is asked for.
+
+        Raises:
+            MeasurementError: it is asked for, and the runtime does not tell what layers take.
+        """
+        asked = words.get("ranking")
+        wanted = asked or ("time" if self.target is not None and self.tells else "group")
         if wanted != "time" or words.get("times"):
             return {"ranking": wanted}
-        return {"ranking": wanted, "times": self._times(model, example)}
+        times = self._times(model, example)
+        if not times and asked:
+            raise MeasurementError(
+                f"{self.runtime} tells of no layer of this model what it takes. Take another ranking, or runtime."
+            )
+        if not times:
+            log.info("%s tells of no layer what it takes, so that all groups lose the same share.", self.runtime)
+            return {"ranking": "group"}
+        return {"ranking": wanted, "times": times}
 
     @property
     def tells(self) -> bool:
@@ -49,13 +62,11 @@ class Place:
 
     def _times(self, model: nn.Module, example: Any) -> dict[str, float]:
         full = Network.of_model(type(model).__name__, model, example)
-        shapes = [[name, list(one.shape)] for name, one in model.state_dict().items()]
-        details = [type(model).__name__, shapes, [list(shape) for shape in full.shapes]]
 
         def measure() -> dict[str, float]:
             return times_of(profile(full, self.runtime, self.options, Sizes()))
 
-        return remembered("layers", self.runtime, self.options, details, measure)
+        return remembered("layers", self.runtime, self.options, full.identity, measure)
 
     def search(self, model: nn.Module, example: Any, make: Make) -> Found:
         """Measure candidates until one meets the target."""
@@ -84,6 +95,8 @@ def place_of(budget: Mapping[str, Any]) -> tuple[dict[str, Any], Place | None]:
     other = next((name for name in ("ratio", "macs", "params", "config") if words.get(name) is not None), None)
     if latency is not None and other is not None:
         raise PlanError(f"latency stands alone, and {other} is another budget. Keep one of them.")
+    if words.get("ranking") == "time" and latency is None and words.get("macs") is None and words.get("params") is None:
+        raise PlanError("Ranking by time wants a cap to stay under. Give macs, params or latency, or another ranking.")
     options = Options(**{name: value for name, value in given.items() if value is not None})
     check_able(runtime, options)
     return words, Place(runtime, options, None if latency is None else Target.read(latency))

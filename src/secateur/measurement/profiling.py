@@ -23,12 +23,25 @@ REST = "between layers"  # what a runtime puts in of its own, such as changes of
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What a layer takes by itself: its name, its kinds of operation, milliseconds and, where known, MACs."""
+    """What a row of a profile takes.
+
+    Attributes:
+        layer: the module that the runtime names.
+        kinds: of its operations, as the runtime calls them.
+        milliseconds: what it takes by itself.
+        members: the layers whose work is in it, with their MACs: the module itself, those in it, or one that the
+            runtime fused into it.
+    """
 
     layer: str
     kinds: tuple[str, ...]
     milliseconds: float
-    macs: float | None
+    members: Mapping[str, float]
+
+    @property
+    def macs(self) -> float:
+        """Of all members."""
+        return sum(self.members.values())
 
 
 @dataclass(frozen=True)
@@ -83,41 +96,53 @@ def profile(network: Network, runtime: str, options: Options, sizes: Sizes) -> P
 
 
 def times_of(found: Profile) -> dict[str, float]:
-    """Return the milliseconds of each layer that computes, with its part of what the module around it does besides.
+    """Return the milliseconds of each layer that computes, with its part of what is done around it.
 
-    A norm, a resizing or a concatenation is added to the layers of the nearest module around it, as they take time.
+    The layers of a row share its time by their MACs. A norm, a resizing or a concatenation is added to the layers of
+    the nearest module around it; what the runtime does between layers is left out.
     """
-    own = {layer.layer: layer.milliseconds for layer in found.layers if layer.macs}
-    times = dict(own)
-    for layer in found.layers:
-        around = layer.layer
-        while around and around not in own:
-            near = {name: taken for name, taken in own.items() if name.startswith(f"{around}.")}
-            if near:
-                for name, taken in near.items():
-                    times[name] += layer.milliseconds * taken / sum(near.values())
-                break
-            around = around.rpartition(".")[0]
+    rows = {row.layer: row for row in found.layers if row.macs and row.layer != REST}
+    taken = {name: row.milliseconds for name, row in rows.items()}
+    for row in found.layers:
+        if row.layer not in rows and row.layer != REST:
+            near = _near(row.layer, rows)
+            weights = [one.milliseconds for one in near]
+            if not sum(weights):
+                weights = [one.macs for one in near]
+            for one, weight in zip(near, weights, strict=True):
+                taken[one.layer] += row.milliseconds * weight / sum(weights)
+    times: dict[str, float] = {}
+    for name, row in rows.items():
+        for layer, macs in row.members.items():
+            times[layer] = times.get(layer, 0.0) + taken[name] * macs / row.macs
     return times
 
 
+def _near(name: str, rows: Mapping[str, LayerTime]) -> list[LayerTime]:
+    """Return the rows of the nearest module around a name that has any: all of them, if it is the model itself."""
+    while name:
+        near = [row for layer, row in rows.items() if layer == name or layer.startswith(f"{name}.")]
+        if near:
+            return near
+        name = name.rpartition(".")[0]
+    return list(rows.values())
+
+
 def _by_layer(network: Network, nodes: Sequence[NodeTime], macs: Mapping[str, float]) -> Profile:
+    model = None if network.form is None else network.form.model
     layers: dict[str, list[NodeTime]] = {}
     kinds: dict[str, float] = {}
     for node in nodes:
-        layers.setdefault(
-            module_of(node.path, None if network.form is None else network.form.model) or REST, []
-        ).append(node)
+        layers.setdefault(module_of(node.path, model) or REST, []).append(node)
         kinds[node.kind] = kinds.get(node.kind, 0.0) + node.milliseconds
-    order = [] if network.form is None else [name for name, _ in network.form.model.named_modules()]
-    own: dict[str, float] = {}
+    order = [] if model is None else [name for name, _ in model.named_modules()]
+    members: dict[str, dict[str, float]] = {}
     for layer, count in macs.items():
-        within = _row_of(layer, layers, order)
-        own[within] = own.get(within, 0.0) + count
+        members.setdefault(_row_of(layer, layers, order), {})[layer] = count
     return Profile(
         network.name,
         tuple(
-            LayerTime(name, _once(nodes), sum(one.milliseconds for one in nodes), own.get(name) if macs else None)
+            LayerTime(name, _once(nodes), sum(one.milliseconds for one in nodes), members.get(name, {}))
             for name, nodes in layers.items()
         ),
         dict(sorted(kinds.items(), key=lambda kind: -kind[1])),
@@ -145,14 +170,13 @@ def _macs(network: Network, sizes: Sizes) -> dict[str, float]:
     """Return the MACs of each layer of a model; nothing where it cannot be traced, or there is only a file."""
     if network.form is None:
         return {}
-    batch = sizes.batch or network.shapes[0][0] or 1
-    one = Sizes(1, sizes.height, sizes.width)
     try:
-        costs = trace(network.form, network.inputs(one)).costs
+        costs = trace(network.form, network.inputs(sizes)).costs
     except SecateurError:
         return {}
     found: dict[str, float] = {}
     for cost in costs.by_layer():
-        name = cost.layer.removeprefix("model.")
-        found[name] = found.get(name, 0.0) + batch * cost.macs
+        if cost.macs:
+            name = cost.layer.removeprefix("model.")
+            found[name] = found.get(name, 0.0) + cost.macs
     return found

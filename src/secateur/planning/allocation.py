@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from secateur.errors import PlanError
+from secateur.errors import BudgetError
 from secateur.planning.budgets import Cap, shown
 from secateur.planning.widths import Widths
 
@@ -25,7 +25,12 @@ _COMBINATIONS = 20_000  # tried at most once pairs do no longer help
 
 
 class Path(Protocol):
-    """How widths grow, level by level, from the floors to the full sizes; every level is at least the one below."""
+    """How widths grow, level by level, from the floors to the full sizes; every level is at least the one below.
+
+    `exact` says whether widths off the path may be taken to come nearer to a budget.
+    """
+
+    exact: ClassVar[bool]
 
     @property
     def top(self) -> int:
@@ -45,6 +50,7 @@ class Path(Protocol):
 class SameShare:
     """Every group loses the same share of what it may lose, so that narrow groups keep relatively more."""
 
+    exact: ClassVar[bool] = True
     widths: Widths
     top: int = _LEVELS
 
@@ -64,6 +70,8 @@ class ByImportance:
     Every class keeps the same share of its units, level by level; with one class, all compete with all. `least_cut`
     says how many units of each variable are to go in any case: they come last.
     """
+
+    exact: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -169,7 +177,7 @@ def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
     below, or as nearly as can be; `step` then says what the smallest step more would add.
 
     Raises:
-        PlanError: the caps are below the smallest reachable costs; says what these are.
+        BudgetError: the caps are below the smallest reachable costs; says what these are.
     """
     search = _Search(widths, tuple(caps), floors_too=True)
     if search.fill(widths.sizes) <= 1:
@@ -179,7 +187,7 @@ def by_caps(widths: Widths, caps: Sequence[Cap], path: Path) -> Allocation:
         search, path = _Search(widths, tuple(caps), floors_too=False), SameShare(widths)
         kept = search.settle(path.at(0))
     if search.fill(kept) > 1:
-        raise PlanError(_too_small(search, kept))
+        raise BudgetError(_too_small(search, kept))
     low, high = 0, path.top
     while high - low > 1:
         middle = (low + high) // 2
@@ -261,6 +269,8 @@ class _Search:
 def _fill_up(search: _Search, kept: np.ndarray, path: Path) -> np.ndarray:
     while search.fill(kept) < _ENOUGH:
         better = next(_fitting_steps(search, kept, path), None)
+        if better is None and not path.exact:
+            return kept
         if better is None:
             better = _exchange(search, kept, path)
         if better is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def plan(  # noqa: PLR0913
         ((16, 3, 3, 3), (4, 16, 3, 3))
     """
     _check_options(ranking, round_to, min_channels, seed)
-    _check_times(ranking, times, macs, params)
+    _check_times(ranking, times, macs, params, after)
     check_criterion(criterion)
     check_model(graph, model)
     kinds = kinds_of(graph, model)
@@ -125,7 +126,7 @@ def plan(  # noqa: PLR0913
         min_channels=int(min_channels),
         round_to=round_to,
         ranking=ranking,
-        times=times or {},
+        times=_read_times(graph, times),
         importances=importances(graph, outputs, _tensors_of(model), criterion, scores, seed, origin),
         full=_sizes(graph) if origin is None else origin.sizes(graph),
         elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
@@ -165,14 +166,27 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
             return found
 
 
+def _read_times(graph: Graph, times: Mapping[str, float] | None) -> dict[str, float]:
+    names = {term.layer: term.layer for term in graph.costs.terms}
+    names |= {alias: layer.name for layer in graph.layers for alias in (layer.name, *layer.aliases)}
+    found: dict[str, float] = {}
+    for name, value in (times or {}).items():
+        if name not in names:
+            raise PlanError(f"times names no layer of this model: {name!r}.{nearest(name, names)}")
+        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+            raise PlanError(f"times says that {name} takes {value!r}. Give a number from 0, in any unit of time.")
+        found[names[name]] = found.get(names[name], 0.0) + float(value)
+    return found
+
+
 def _importance(request: Request, units: Sequence[np.ndarray]) -> float:
-    """Return the share of their importance that groups keep which may lose some: the harmonic mean."""
+    """Return the share of their importance that groups in scope keep: the harmonic mean; what is harmful counts 0."""
     shares = [
-        float(np.abs(importance[own]).sum() / whole)
+        float(np.maximum(importance[own], 0).sum() / whole)
         for importance, own, cuttable in zip(request.importances, units, request.scope.cuttable, strict=True)
-        if cuttable and (whole := float(np.abs(importance).sum())) > 0
+        if cuttable and (whole := float(np.maximum(importance, 0).sum())) > 0
     ]
-    return round(float(1 / np.mean(1 / np.array(shares))), 4) if shares else 1.0
+    return round(float(1 / np.mean(1 / np.maximum(shares, 1e-9))), 4) if shares else 1.0
 
 
 def check_model(graph: Graph, model: nn.Module) -> None:
@@ -284,10 +298,14 @@ def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) ->
             raise PlanError(f"{name}={value!r} makes no sense here. Give a whole number of at least {least}.")
 
 
-def _check_times(ranking: str, times: Any, macs: Any, params: Any) -> None:
+def _check_times(ranking: str, times: Any, macs: Any, params: Any, after: Any) -> None:
     if ranking == "time" and (not times or (macs is None and params is None)):
         lacking = "the times of the layers (times=)" if not times else "a cap to stay under (macs= or params=)"
         raise PlanError(f'ranking="time" wants {lacking}. Give it, or take another ranking.')
+    if ranking == "time" and after is not None:
+        raise PlanError(
+            'ranking="time" counts from the full-size model, and this one was cut before. Take another ranking.'
+        )
     if times is not None and ranking != "time":
         raise PlanError(f'times count for ranking="time" alone, not for {ranking!r}. Leave them out, or say that.')
 

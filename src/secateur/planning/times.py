@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,34 +27,58 @@ class ByTime:
     Latency-Saliency Knapsack", NeurIPS 2022), here solved greedily, with prices that change with the widths.
     """
 
+    exact: ClassVar[bool] = False  # a budget that is nearly met is no reason to cut where it saves no time
+
     def __init__(self, widths: Widths, importances: Sequence[np.ndarray], marginal: Marginal) -> None:
+        self._widths, self._marginal = widths, marginal
         self._losses = [_losses(curve) for curve in curves_of(widths, importances)]  # by number of units kept
         self._groups = np.bincount(widths.variable_of, minlength=len(widths.sizes))
+        self._tied = np.concatenate([np.empty(0, np.int64), *(cluster.variables for cluster in widths.clusters)])
         kept = widths.settle(widths.sizes.astype(np.float64))
         trail = [kept]
-        while (smaller := self._next(widths, kept, marginal)) is not None:
+        while (smaller := self._next(kept)) is not None:
             kept = smaller
             trail.append(kept)
         self._trail = np.array(trail[::-1])
         self.top = len(trail) - 1
 
-    def _next(self, widths: Widths, kept: np.ndarray, marginal: Marginal) -> np.ndarray | None:
-        prices = np.bincount(widths.variable_of, weights=marginal(widths.of_groups(kept)), minlength=len(kept))
+    def _next(self, kept: np.ndarray) -> np.ndarray | None:
+        """Return the widths after the next move, or None if there is none."""
+        widths = self._widths
+        prices = np.bincount(widths.variable_of, weights=self._marginal(widths.of_groups(kept)), minlength=len(kept))
         steps = np.maximum(widths.step, widths.sizes // MOVES // widths.step * widths.step)
         after = np.maximum(kept - steps, widths.lowest)
-        losses = np.array([own[then] - own[now] for own, now, then in zip(self._losses, kept, after, strict=True)])
-        saved = prices * (kept - after)
-        worth = np.where(saved > 0, losses * self._groups / np.where(saved > 0, saved, 1.0), np.inf)
-        for variable in np.argsort(np.where(kept > widths.lowest, worth, np.inf), kind="stable"):
-            narrower = widths.narrower(kept, int(variable))
-            while narrower is not None and narrower[variable] > after[variable]:
-                further = widths.narrower(narrower, int(variable))
-                if further is None:
-                    break
-                narrower = further
-            if narrower is not None:
-                return narrower
+        worth = np.where(
+            kept > widths.lowest, self._worth(self._losses_between(kept, after), prices * (kept - after)), np.inf
+        )
+        for variable in self._tied[kept[self._tied] > widths.lowest[self._tied]]:
+            moved = self._narrowed(kept, int(variable), int(after[variable]))
+            if moved is not None:
+                lost = self._losses_between(kept, moved).sum()
+                worth[variable] = self._worth(lost, float(prices @ (kept - moved)))
+        for variable in np.argsort(worth, kind="stable"):
+            moved = self._narrowed(kept, int(variable), int(after[variable]))
+            if moved is not None:
+                return moved
         return None
+
+    def _losses_between(self, kept: np.ndarray, after: np.ndarray) -> np.ndarray:
+        found = [own[then] - own[now] for own, now, then in zip(self._losses, kept, after, strict=True)]
+        return np.array(found) * self._groups
+
+    @staticmethod
+    def _worth(lost: Any, saved: Any) -> Any:
+        return np.where(saved > 0, lost / np.where(saved > 0, saved, 1.0), np.inf)
+
+    def _narrowed(self, kept: np.ndarray, variable: int, wanted: int) -> np.ndarray | None:
+        """Return the widths with a variable brought down to the one that is wanted, or as far as it goes."""
+        moved = self._widths.narrower(kept, variable)
+        while moved is not None and moved[variable] > wanted:
+            further = self._widths.narrower(moved, variable)
+            if further is None:
+                break
+            moved = further
+        return moved
 
     def at(self, level: int) -> np.ndarray:
         """Return the widths so many moves above the floors."""
@@ -67,7 +92,7 @@ class ByTime:
 
 def _losses(curve: np.ndarray) -> np.ndarray:
     """Return, for each number of units kept, one over the share of importance that they hold."""
-    shares = np.concatenate([[0.0], np.cumsum(np.abs(curve))])
+    shares = np.concatenate([[0.0], np.cumsum(np.maximum(curve, 0))])  # what does harm is worth nothing
     return 1 / np.maximum(shares / max(shares[-1], 1e-30), 1e-9)
 
 

@@ -111,7 +111,7 @@ def _both(profiles: Sequence[Profile], belongs: Callable[[LayerTime], bool]) -> 
     columns = []
     for profile in profiles:
         own = [layer for layer in profile.layers if belongs(layer)]
-        macs, taken = sum(layer.macs or 0 for layer in own), sum(layer.milliseconds for layer in own)
+        macs, taken = sum(layer.macs for layer in own), sum(layer.milliseconds for layer in own)
         known = [number_of(taken), f"{taken / profile.milliseconds:.0%}"] if own else ["", ""]
         columns += [short_count(round(macs)) if macs else "", *known]
     return columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import pickle
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal
 
 import torch
@@ -21,7 +23,7 @@ from secateur.runtimes.exporting import Exported, export_onnx
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.packages import require
 from secateur.runtimes.quantizing import Samples
-from secateur.runtimes.shapes import Sizes, random_inputs
+from secateur.runtimes.shapes import Shapes, Sizes, random_inputs
 
 FILES = (".onnx", ".xml")
 Source = Literal["module", "exported", "fused"]  # what a runtime opens of a network
@@ -121,11 +123,30 @@ class Network:
                 )
         return packed
 
-    def calibration(self) -> Samples:
-        """Return the samples, or random inputs at the example's size."""
+    def calibration(self, shapes: Shapes | None = None) -> Samples:
+        """Return the samples, or random inputs of these shapes, or of the example's."""
         if self.samples:
             return self.samples
-        return [[one.numpy() for one in self.inputs(Sizes(), seed)] for seed in range(_RANDOM_SAMPLES)]
+        wanted = shapes or tuple(tuple(one.shape) for one in self.inputs(Sizes()))
+        drawn = [random_inputs(wanted, self.dtypes, seed) for seed in range(_RANDOM_SAMPLES)]
+        return [[one.numpy() for one in inputs] for inputs in drawn]
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of what takes time: modules and their code, inputs; the values of weights do not count.
+
+        Raises:
+            RuntimeUnfitError: there is only a file.
+        """
+        if self.form is None:
+            raise RuntimeUnfitError(f"{self.file} is a file, and only models are told apart by their modules.")
+        kinds = sorted(
+            {f"{kind.__module__}.{kind.__qualname__} {_code_of(kind)}" for kind in map(type, self.form.modules())}
+        )
+        tensors = [(name, tuple(one.shape), str(one.dtype)) for name, one in self.form.state_dict().items()]
+        call = self.form.call.map(lambda _: torch.empty(0))
+        told = repr((repr(self.form.model), kinds, tensors, self.shapes, self.dtypes, call.args, call.kwargs))
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @cached_property
     def exported(self) -> Exported:
@@ -147,6 +168,17 @@ class Network:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         example = random_inputs(Sizes().of([[size or 1 for size in shape] for shape in self.shapes]), self.dtypes)
         return export_onnx(form, example, Path(folder) / "network.onnx")
+
+
+def _code_of(kind: type[nn.Module]) -> str:
+    """Return a digest of a module's forward, without what differs from process to process."""
+
+    def told(code: CodeType) -> list[Any]:
+        constants = [told(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+        return [code.co_code.hex(), code.co_names, constants]
+
+    code = getattr(kind.forward, "__code__", None)
+    return hashlib.sha256(repr(told(code)).encode()).hexdigest() if code else ""
 
 
 def _inner(shape: Sequence[int | None], asked: Sequence[int]) -> list[tuple[int | None, int]]:

@@ -33,7 +33,7 @@ def precisions(_: str) -> tuple[str, ...]:
     return ("fp32", "fp16", "int8")
 
 
-def open_onnx(network: Network, options: Options, _: Shapes | None, profiled: str = "") -> OnnxSession:
+def open_onnx(network: Network, options: Options, shapes: Shapes | None, profiled: str = "") -> OnnxSession:
     """Open a network in ONNX Runtime; weights and operators in fp16 if asked for, inputs and outputs stay as they are.
 
     Raises:
@@ -42,7 +42,7 @@ def open_onnx(network: Network, options: Options, _: Shapes | None, profiled: st
     """
     path = network.exported.path
     if options.precision == "int8":
-        return OnnxSession(quantized_onnx(path, network.calibration()), options, profiled)
+        return OnnxSession(quantized_onnx(path, network.calibration(shapes)), options, profiled)
     return OnnxSession(path if options.precision == "fp32" else halved(path), options, profiled)
 
 
@@ -97,7 +97,9 @@ class OnnxSession(Session):
 def profile(network: Network, options: Options, arrays: Arrays) -> list[NodeTime]:
     """Tell what each operation takes; those that are fused into another one have no time of their own."""
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-        session = open_onnx(network, options, None, profiled=str(Path(folder) / "profile"))
+        session = open_onnx(
+            network, options, tuple(one.shape for one in arrays), profiled=str(Path(folder) / "profile")
+        )
         run = session.bound(arrays)
         for _ in range(PROFILED + 1):
             run()

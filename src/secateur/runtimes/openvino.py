@@ -46,7 +46,7 @@ def open_openvino(network: Network, options: Options, shapes: Shapes | None, pro
     try:
         model = core.read_model(str(path))
         if options.precision == "int8":
-            model = quantized_ir(model, network.calibration())
+            model = quantized_ir(model, network.calibration(shapes))
         if shapes is not None:
             model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
         return OpenVinoSession(core, model, options, profiled)

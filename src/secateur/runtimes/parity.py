@@ -53,23 +53,21 @@ def gaps(form: InferenceForm, session: Session, inputs: Sequence[Sequence[torch.
                     f"Inputs of {sizes} give {name} of shape {one.shape} in the model and {other.shape} in the file: "
                     "the code computes this size in a way that no file keeps. Export with fewer free sizes (dynamic)."
                 )
-            found.append(_gap(name, sizes, one, other.astype(np.float64)))
+            found.append(_Sums().add(one, other.astype(np.float64)).gap(name, sizes))
     return found
 
 
 def gaps_on_pictures(form: InferenceForm, session: Session, samples: Samples) -> list[Gap]:
     """Compare a model with a session on pictures of the user's, all in one figure for each output."""
-    expected, found = [], []
+    sums = [_Sums() for _ in form.outputs]
     for sample in samples:
         given = [torch.from_numpy(np.ascontiguousarray(one)) for one in sample]
         with evaluating(form), torch.no_grad():
-            expected.append([one.double().numpy() for one in form(*given)])
-        found.append([one.astype(np.float64) for one in _run(session, given)])
+            expected = [one.double().numpy() for one in form(*given)]
+        for own, one, other in zip(sums, expected, _run(session, given), strict=True):
+            own.add(one, other.astype(np.float64))
     sizes = tuple(tuple(one.shape) for one in samples[0])
-    return [
-        _gap(name, sizes, np.concatenate(one), np.concatenate(other), len(samples))
-        for name, one, other in zip(form.outputs, zip(*expected, strict=True), zip(*found, strict=True), strict=True)
-    ]
+    return [own.gap(name, sizes, len(samples)) for name, own in zip(form.outputs, sums, strict=True)]
 
 
 def _run(session: Session, given: Sequence[torch.Tensor]) -> tuple[np.ndarray, ...]:
@@ -85,15 +83,31 @@ def _run(session: Session, given: Sequence[torch.Tensor]) -> tuple[np.ndarray, .
         ) from error
 
 
-def _gap(name: str, sizes: Shapes, expected: np.ndarray, found: np.ndarray, pictures: int = 0) -> Gap:
-    with np.errstate(invalid="ignore"):
-        difference = np.where(found == expected, 0.0, np.abs(found - expected))  # infinities may be equal, too
-    finite = expected[np.isfinite(expected)]
-    largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-    noise = float(np.square(difference).mean()) if difference.size else 0.0
-    signal = float(np.square(finite).mean()) if finite.size else 0.0
-    snr = float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
-    return Gap(name, sizes, float(difference.max(initial=0.0)) / largest, snr, pictures)
+@dataclass
+class _Sums:
+    """What is known of one output so far."""
+
+    difference: float = 0.0  # the largest
+    largest: float = 0.0
+    noise: float = 0.0
+    signal: float = 0.0
+
+    def add(self, expected: np.ndarray, found: np.ndarray) -> _Sums:
+        """Take in one output of the model and of the file."""
+        with np.errstate(invalid="ignore"):
+            difference = np.where(found == expected, 0.0, np.abs(found - expected))  # infinities may be equal, too
+        finite = expected[np.isfinite(expected)]
+        self.difference = float(np.max([self.difference, difference.max(initial=0.0)]))  # NaN stays
+        self.largest = max(self.largest, float(np.abs(finite).max(initial=0.0)))
+        self.noise += float(np.square(difference).sum())
+        self.signal += float(np.square(finite).sum())
+        return self
+
+    def gap(self, name: str, sizes: Shapes, pictures: int = 0) -> Gap:
+        """Return what all of it comes to."""
+        quiet = float("inf") if self.noise == 0 else float("-inf")
+        snr = 10 * float(np.log10(self.signal / self.noise)) if self.noise and self.signal else quiet
+        return Gap(name, sizes, self.difference / (self.largest or 1.0), snr, pictures)
 
 
 def trial_inputs(

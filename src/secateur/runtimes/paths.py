@@ -8,12 +8,13 @@ from torch import nn
 
 from secateur.errors import ExportError, nearest
 
+ITSELF = "(the model)"
+
 
 def module_of(path: str, model: nn.Module | None) -> str:
     """Return the module that an operation belongs to, as far as its path names modules of the model; "" if it has none.
 
-    What belongs to no module but the model is said to be the model's class. Without a model the path is taken at its
-    word.
+    What belongs to no module but the model is said to be `ITSELF`. Without a model the path is taken at its word.
 
     Args:
         path: such as "/model/features/features.0/Conv"; its first step is the wrapper's name for the model.
@@ -35,7 +36,7 @@ def module_of(path: str, model: nn.Module | None) -> str:
         if child is None:
             break
         module = child
-    return names[module] or type(module).__name__
+    return names[module] or ITSELF
 
 
 def nodes_of(names: Sequence[str], paths: Iterable[str], model: nn.Module) -> list[str]:
@@ -62,7 +63,10 @@ def _child(module: nn.Module, step: str) -> nn.Module | None:
     """
     children = dict(module.named_children())
     direct = _at(module, step) or children.get(step.rpartition(".")[2])
-    return direct or next((found for child in children.values() if (found := _child(child, step)) is not None), None)
+    if direct is not None:
+        return direct
+    deeper = {found for child in children.values() if (found := _child(child, step)) is not None}
+    return deeper.pop() if len(deeper) == 1 else None  # of several that answer to the name nobody knows which it is
 
 
 def _at(module: nn.Module, name: str) -> nn.Module | None:

@@ -58,8 +58,7 @@ The input is (picture - mean) / std, with mean $mean and std $std. `run.py` does
 
 ## How far it is from PyTorch
 
-Compared on the example that it was exported with and on random numbers. The larger difference counts, as a share of the
-largest value of the output.
+Compared on $compared. The largest difference counts, as a share of the largest value of the output.
 
 | output | largest difference | signal above it |
 |---|---|---|
@@ -152,6 +151,7 @@ def readme(bundle: Bundle) -> str:
         mean=mean,
         std=std,
         gaps="\n".join(_gaps(deployed)),
+        compared=_compared(deployed),
         time=_told(bundle),
     )
 
@@ -172,13 +172,21 @@ def _ports(title: str, names: Sequence[str], shapes: Shapes) -> list[str]:
     ]
 
 
+def _compared(deployed: Deployed) -> str:
+    pictures = max(gap.pictures for gap in deployed.gaps)
+    if pictures:
+        return f"{pictures} of the pictures that it was calibrated on"
+    return "the example that it was exported with and on random numbers"
+
+
 def _gaps(deployed: Deployed) -> list[str]:
     def size(gap: Gap) -> float:
         return math.inf if math.isnan(gap.error) else gap.error
 
     rows = []
     for name in deployed.outputs:
-        worst = max((gap for gap in deployed.gaps if gap.output == name), key=size)
+        own = [gap for gap in deployed.gaps if gap.output == name]
+        worst = max([gap for gap in own if gap.pictures] or own, key=size)
         rows.append(f"| `{name}` | {worst.error:.1e} | {worst.snr:.0f} dB |")
     return rows
 
