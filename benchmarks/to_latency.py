@@ -28,6 +28,7 @@ import secateur  # noqa: E402
 from benchmarks.foreign import Foreign  # noqa: E402
 from secateur.artifact.reading import read  # noqa: E402
 from secateur.measurement.contest import contest  # noqa: E402
+from secateur.measurement.statistics import Ratio  # noqa: E402
 from secateur.models.registry import ZOO  # noqa: E402
 from secateur.runtimes.machine import this_machine  # noqa: E402
 from secateur.runtimes.network import Network  # noqa: E402
@@ -37,11 +38,12 @@ from secateur.runtimes.shapes import Sizes  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results" / "latency"
 PAGE = ROOT / "docs" / "latency.md"
 MISSED = 0.05  # share of the budget
+SURE = 0.02  # half of an interval, as a share of what was measured
 PREFACE = """# Pruned to {latency:g}x of the time
 
 Written by `python benchmarks/to_latency.py`; do not edit. Every model (random weights, batch 1) is pruned with
-`secateur.prune(model, x, latency={latency:g}, on=RUNTIME, threads={threads})` for each runtime. Then all plans of a
-model and the unpruned one are measured again, in turns, in a fresh process, on every runtime.
+`secateur.prune(model, x, latency={latency:g}, on=RUNTIME, threads={threads})` for each runtime. Then every plan is
+measured again beside the unpruned model, in turns, in a fresh process, on every runtime.
 
 - **measured**: time as a share of the unpruned model's, with the 95 % interval, on the runtime that the plan was made
   for. The budget allows 5 % more; what needs more is marked.
@@ -70,6 +72,7 @@ def main() -> None:
     options = _options()
     logging.basicConfig(level=logging.INFO, format="  %(message)s")
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    logging.getLogger("secateur.artifact").setLevel(logging.WARNING)
     RESULTS.mkdir(parents=True, exist_ok=True)
     setup = Setup(options.latency, options.threads, options.on.split(","))
     rows = [row for name in options.models.split(",") for row in _rows(name, setup)]
@@ -84,26 +87,31 @@ def _rows(name: str, setup: Setup) -> list[dict[str, Any]]:
         return json.loads(kept.read_text())
     model, example = _model(name)
     plans = {runtime: _pruned(name, model, example, runtime, setup) for runtime in setup.runtimes}
+    full = Network.of_model("full", model, example)
     rows = []
-    for runtime in setup.runtimes:
-        networks = [Network.of_model("full", model, example)]
-        for own in plans:
-            small = secateur.load(_file(name, own, setup), into=_model(name)[0])
-            networks.append(Network.of_model(own, small, example))
-        print(f"{name}: all plans on {runtime}", flush=True)
-        full, *others = contest(networks, runtime, Options(threads=setup.threads), Sizes(), seconds=5.0, alone=False)
-        for cell in others:
-            ratio = full.times_as_fast_as(cell)
-            if ratio is None:
-                sys.exit(f"{name} on {runtime}: {cell.why}")
+    for own, known in plans.items():
+        small = Network.of_model(own, secateur.load(_file(name, own, setup), into=_model(name)[0]), example)
+        for runtime in setup.runtimes:
+            print(f"{name}: the plan for {own} on {runtime}", flush=True)
             rows.append(
-                {
-                    "model": name, "plan": cell.network, "runtime": runtime, "time": ratio.value, "low": ratio.low,
-                    "high": ratio.high, "full_ms": full.spread.median, **plans[cell.network],
-                }
-            )  # fmt: skip
+                {"model": name, "plan": own, "runtime": runtime, **_timed(full, small, runtime, setup), **known}
+            )
     kept.write_text(json.dumps(rows, indent=1))
     return rows
+
+
+def _timed(full: Network, small: Network, runtime: str, setup: Setup) -> dict[str, float]:
+    """Time a plan and the unpruned model in turns, in a fresh process."""
+    options = Options(threads=setup.threads)
+    one, other = contest([full, small], runtime, options, Sizes(), 3.0, alone=False, sure=_is_sure)
+    ratio = one.times_as_fast_as(other)
+    if ratio is None:
+        sys.exit(f"{full.name} and {small.name} on {runtime}: {one.why} {other.why}")
+    return {"time": ratio.value, "low": ratio.low, "high": ratio.high, "full_ms": one.spread.median}
+
+
+def _is_sure(ratio: Ratio) -> bool:
+    return (ratio.high - ratio.low) / 2 <= SURE * ratio.value
 
 
 def _pruned(name: str, model: nn.Module, example: torch.Tensor, runtime: str, setup: Setup) -> dict[str, Any]:

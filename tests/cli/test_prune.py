@@ -177,6 +177,7 @@ def test_a_time_is_a_budget_on_a_runtime(secateur, monkeypatch):
     found = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options)
     assert found.code == 0
     assert "Measured on torch fp32, 1 threads: the model takes" in found.out
+    assert "measured on torch: with " in found.err
     latency = library.inspect("small.safetensors").plan.recipe["latency"]
     assert latency["chosen"] in latency["candidates"]
     assert latency["chosen"]["time"] <= 1.05 * 0.6  # as the search measured it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console, RenderableType
 from rich.text import Text
+from typing_extensions import override
 
 from secateur.cli.interruption import stop_if_asked
 
@@ -47,6 +49,19 @@ def heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold cyan")
 
 
+class _Teller(logging.Handler):
+    """Writes what the library tells of long work, each on its line."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless quiet."""
+        self._progress.say(f"  {record.getMessage()}")
+
+
 class Progress:
     """Tells on stderr what is being done: a spinner in a terminal, a line a step elsewhere, nothing when quiet."""
 
@@ -69,6 +84,21 @@ class Progress:
             yield
         stop_if_asked()
         self._console.print(f"  {text} {time.perf_counter() - start:.1f} s", style="dim", markup=False)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Show what the library tells of long work while the body runs."""
+        handler, log = _Teller(self), logging.getLogger("secateur.progress")
+        had = log.level, log.propagate
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(had[0])
+            log.propagate = had[1]
 
     def say(self, text: str) -> None:
         """Write a line, unless quiet."""

@@ -158,7 +158,7 @@ def _budget(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prune(subject: Subject, budget: dict[str, Any], seed: int, progress: Progress) -> _Pruned:
-    with progress.step("pruning, and proving it"):
+    with progress.step("pruning, and proving it"), progress.telling():
         small, plan = prune(subject.model, subject.example, seed=seed, **budget)
     with progress.step("counting"):
         before, after = trace(subject.model, subject.example), trace(small, subject.example)

@@ -179,7 +179,6 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
     for _ in range(3 * MOST):
         if share is None or len(measured) == MOST or (measured and time.monotonic() - begun > LONGEST):
             break
-        tell(f"{share:.0%} of the MACs")
         try:
             small, plan = make(share)
         except BudgetError:
@@ -187,6 +186,7 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
             continue
         candidate = track.against(small, plan, share, wanted)
         measured.append(candidate)
+        tell(f"with {share:.0%} of the MACs {candidate.time:.2f} of the time; {wanted:.2f} is wanted")
         smallest = small if candidate.time == min(one.time for one in measured) else smallest
         if abs(candidate.time / wanted - 1) <= CLOSE:
             break

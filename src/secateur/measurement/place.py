@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +19,7 @@ from secateur.runtimes.registry import check_able, runtime_of
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
 
-log = logging.getLogger("secateur")
+log = logging.getLogger("secateur.progress")  # of work that takes minutes; the command line shows it
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Place:
 
     def step(self, model: nn.Module, example: Any) -> int:
         """Return the multiple of channels that the runtime likes."""
+        log.info("finding out in which steps time grows on %s, unless it is known", self.runtime)
         return probe(model, example, self.runtime, self.options).step
 
     def ranking(self, model: nn.Module, example: Any, words: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +45,7 @@ class Place:
         wanted = asked or ("time" if self.target is not None and self.tells else "group")
         if wanted != "time" or words.get("times"):
             return {"ranking": wanted}
+        log.info("asking %s what the layers take, unless it is known", self.runtime)
         times = self._times(model, example)
         if not times and asked:
             raise MeasurementError(
@@ -72,8 +73,8 @@ class Place:
         """Measure candidates until one meets the target."""
         assert self.target is not None
         full = Network.of_model(type(model).__name__, model, example)
-        told = partial(log.info, "measuring a candidate: %s")
-        return search(Track(full, example, self.runtime, self.options), make, self.target, told)
+        track = Track(full, example, self.runtime, self.options)
+        return search(track, make, self.target, lambda text: log.info("measured on %s: %s", self.runtime, text))
 
 
 def place_of(budget: Mapping[str, Any]) -> tuple[dict[str, Any], Place | None]:
