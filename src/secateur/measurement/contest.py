@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from secateur.errors import MeasurementError, SecateurError
 from secateur.measurement import memory
@@ -24,6 +23,7 @@ MOST_OPENINGS = 15  # where a ratio is to be known well
 FEW_OPENINGS, FEW_ROUNDS = 3, 2  # of networks so slow that more would take many times as long as was asked for
 LATE, SOONEST = 4, 5.0  # times as long; but not before so many seconds
 LONG_OPENING = 3000.0  # milliseconds, above which a network is not opened more often than need be
+Ending = Literal["enough", "more", "failed"]
 PAUSE = 0.004  # seconds between turns, in which another runtime's threads stop waiting for work
 
 
@@ -128,11 +128,17 @@ class _Pace:
     seconds: float  # of turns in each, at least
     sure: Callable[[Ratio], bool] | None
 
-    def is_enough(self, opened: int, few: bool, taken: Sequence[_Taken]) -> bool:
+    @property
+    def per_process(self) -> int:
+        """Openings in one process; it, too, lies where it lies, so that a ratio to be known well wants several."""
+        return self.openings if self.sure is None else FEW_OPENINGS
+
+    def is_enough(self, few: bool, taken: Sequence[_Taken]) -> bool:
         """Tell whether networks were opened often enough; `few`: less often than was asked for is enough."""
+        opened = len(taken[0].milliseconds)
         if self.sure is None:
             return opened >= (FEW_OPENINGS if few else self.openings)
-        if opened < FEW_OPENINGS:
+        if opened < 2 * FEW_OPENINGS:
             return False
         return opened >= MOST_OPENINGS or self.sure(paired_ratio(taken[-1].milliseconds, taken[0].milliseconds))
 
@@ -182,9 +188,11 @@ def _take_turns(
     """Open all that are left, let each run in turn, and open them again, until there are rounds enough."""
     left = dict(packed)
     while left:
-        with running_child(job) as child:
-            failed = _openings(child, left, taken, pace, tell)
-        if not failed:
+        ended: Ending = "more"
+        while ended == "more":
+            with running_child(job) as child:
+                ended = _openings(child, left, taken, pace, tell)
+        if ended == "enough":
             return
         for name in left:  # times of different company are not compared
             taken[name].milliseconds.clear()
@@ -197,32 +205,47 @@ def _openings(
     taken: Mapping[str, _Taken],
     pace: _Pace,
     tell: Callable[[str], object],
-) -> bool:
-    """Measure in one process; tell whether a network failed on the way."""
+) -> Ending:
+    """Measure in one process, and tell whether that is enough, another one is to go on, or a network failed."""
     slow, begun = False, time.perf_counter()
-    for opening in count():
+    for opening in range(pace.per_process):
         for name, network in packed.items():
             tell(f"opening {name}")
             details = _ask(child, taken[name], "open", name, network)
             if details is None:
-                return True
+                return "failed"
             taken[name].details = taken[name].details or details
             slow |= sum(details.values()) > LONG_OPENING
             taken[name].milliseconds.append([])
-        start = time.perf_counter()
-        for number in range(MOST_ROUNDS):
-            spent = time.perf_counter() - start
-            enough = FEW_ROUNDS if spent > max(LATE * pace.seconds, SOONEST) else ROUNDS
-            if number >= enough and number % 2 == 0 and spent > pace.seconds:
-                break
-            tell(f"round {number + 1} of opening {opening + 1}")
-            for name in list(packed)[:: -1 if number % 2 else 1]:
-                milliseconds = _ask(child, taken[name], "turn", name)
-                if milliseconds is None:
-                    return True
-                taken[name].milliseconds[-1].append(milliseconds)
-                time.sleep(PAUSE)
+        if not _rounds(
+            child, packed, taken, pace, lambda text, opening=opening: tell(f"{text} of opening {opening + 1}")
+        ):
+            return "failed"
         late = time.perf_counter() - begun > pace.openings * max(LATE * pace.seconds, SOONEST)
-        if pace.is_enough(opening + 1, slow or late, [taken[name] for name in packed]):
-            return False
-    raise AssertionError("counting does not end")
+        if pace.is_enough(slow or late, [taken[name] for name in packed]):
+            return "enough"
+    return "more"
+
+
+def _rounds(
+    child: Child,
+    packed: Mapping[str, bytes],
+    taken: Mapping[str, _Taken],
+    pace: _Pace,
+    tell: Callable[[str], object],
+) -> bool:
+    """Let each network run in turn, until there are rounds enough; tell whether none failed."""
+    start = time.perf_counter()
+    for number in range(MOST_ROUNDS):
+        spent = time.perf_counter() - start
+        enough = FEW_ROUNDS if spent > max(LATE * pace.seconds, SOONEST) else ROUNDS
+        if number >= enough and number % 2 == 0 and spent > pace.seconds:
+            break
+        tell(f"round {number + 1}")
+        for name in list(packed)[:: -1 if number % 2 else 1]:
+            milliseconds = _ask(child, taken[name], "turn", name)
+            if milliseconds is None:
+                return False
+            taken[name].milliseconds[-1].append(milliseconds)
+            time.sleep(PAUSE)
+    return True
