@@ -10,14 +10,12 @@ from secateur.artifact.atomic import check_new_folder
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.deployment import (
     check_calibration,
+    found_for_deployment,
     gap_table,
     metadata_of,
     precision_options,
-    preprocessing_of,
-    samples_of,
 )
 from secateur.cli.options import model_options
-from secateur.cli.subject import find_subject
 from secateur.shipping.account import Bundle, measurements
 from secateur.shipping.bundling import FILES, bundle
 
@@ -58,13 +56,7 @@ def command(  # noqa: PLR0913
     check_calibration(precision, calibrate)
     check_new_folder(output)
     progress = Progress(quiet)
-    with progress.step(f"building {model}"):
-        subject = find_subject(model, **chosen)
-    preprocessing = preprocessing_of(model, subject)
-    samples = []
-    if calibrate is not None:
-        with progress.step(f"reading {calibrate}"):
-            samples = samples_of(calibrate, subject, preprocessing)
+    subject, preprocessing, samples = found_for_deployment(model, calibrate, progress, chosen)
     with progress.step(f"writing {output}, and {'comparing' if no_measure else 'comparing and measuring'}"):
         made = bundle(
             subject.model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -13,7 +13,8 @@ from rich.table import Table
 from secateur import __version__
 from secateur.artifact.format import digest
 from secateur.artifact.reading import read
-from secateur.cli.subject import Subject, is_file
+from secateur.cli.console import Progress
+from secateur.cli.subject import Subject, find_subject, is_file
 from secateur.models.pictures import pictures_in, prepared_pictures
 from secateur.models.registry import entry_of
 from secateur.runtimes.deployment import Deployed
@@ -45,6 +46,19 @@ def check_calibration(precision: str | None, calibrate: str | None) -> None:
         raise click.UsageError(
             "--int8 and --calibrate go together: 8 bits are fitted to pictures like those of the use."
         )
+
+
+def found_for_deployment(
+    model: str, calibrate: str | None, progress: Progress, chosen: Mapping[str, Any]
+) -> tuple[Subject, dict[str, Any] | None, list[list[Any]]]:
+    """Return a model, its pre-processing, and pictures as it wants them to calibrate on, where a folder is given."""
+    with progress.step(f"building {model}"):
+        subject = find_subject(model, **chosen)
+    preprocessing = preprocessing_of(model, subject)
+    if calibrate is None:
+        return subject, preprocessing, []
+    with progress.step(f"reading {calibrate}"):
+        return subject, preprocessing, samples_of(calibrate, subject, preprocessing)
 
 
 def preprocessing_of(model: str, subject: Subject) -> dict[str, Any] | None:

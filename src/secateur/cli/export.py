@@ -11,14 +11,12 @@ import click
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.deployment import (
     check_calibration,
+    found_for_deployment,
     gap_table,
     metadata_of,
     precision_options,
-    preprocessing_of,
-    samples_of,
 )
 from secateur.cli.options import model_options
-from secateur.cli.subject import find_subject
 from secateur.runtimes.deployment import Deployed, export
 from secateur.runtimes.exporting import OPSET
 from secateur.runtimes.shapes import AXES
@@ -67,13 +65,7 @@ def command(  # noqa: PLR0913
         raise click.UsageError("--static leaves no size free, and --dynamic names some. Keep one of them.")
     check_calibration(precision, calibrate)
     progress = Progress(quiet)
-    with progress.step(f"building {model}"):
-        subject = find_subject(model, **chosen)
-    preprocessing = preprocessing_of(model, subject)
-    samples = []
-    if calibrate is not None:
-        with progress.step(f"reading {calibrate}"):
-            samples = samples_of(calibrate, subject, preprocessing)
+    subject, preprocessing, samples = found_for_deployment(model, calibrate, progress, chosen)
     with progress.step(f"exporting to {output}, and comparing"):
         deployed = export(
             subject.model,

@@ -31,7 +31,9 @@ class ByTime:
 
     def __init__(self, widths: Widths, importances: Sequence[np.ndarray], marginal: Marginal) -> None:
         self._widths, self._marginal = widths, marginal
-        self._losses = [_losses(curve) for curve in curves_of(widths, importances)]  # by number of units kept
+        losses = [_losses(curve) for curve in curves_of(widths, importances)]  # by number of units kept
+        self._losses = np.concatenate([np.empty(0), *losses])
+        self._start = np.cumsum([0, *map(len, losses)])[:-1]
         self._groups = np.bincount(widths.variable_of, minlength=len(widths.sizes))
         self._tied = np.concatenate([np.empty(0, np.int64), *(cluster.variables for cluster in widths.clusters)])
         kept = widths.settle(widths.sizes.astype(np.float64))
@@ -63,8 +65,7 @@ class ByTime:
         return None
 
     def _losses_between(self, kept: np.ndarray, after: np.ndarray) -> np.ndarray:
-        found = [own[then] - own[now] for own, now, then in zip(self._losses, kept, after, strict=True)]
-        return np.array(found) * self._groups
+        return (self._losses[self._start + after] - self._losses[self._start + kept]) * self._groups
 
     @staticmethod
     def _worth(lost: Any, saved: Any) -> Any:
