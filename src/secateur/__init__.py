@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from secateur.artifact.inspection import inspect
     from secateur.artifact.reading import load
     from secateur.artifact.writing import save
+    from secateur.calibration.calibrating import calibrate
     from secateur.errors import (
         ArtifactError,
         CutError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from secateur.pipeline import prune, prune_steps
     from secateur.planning.planning import plan
     from secateur.planning.plans import Plan
+    from secateur.surgery.compensation.compensating import compensate
     from secateur.surgery.cutting import cut
     from secateur.surgery.grafting import graft
     from secateur.surgery.masking import mask
@@ -60,6 +62,8 @@ _HOMES = {
     "RuntimeUnfitError": "errors",
     "SecateurError": "errors",
     "TraceError": "errors",
+    "calibrate": "calibration.calibrating",
+    "compensate": "surgery.compensation.compensating",
     "cut": "surgery.cutting",
     "graft": "surgery.grafting",
     "inspect": "artifact.inspection",
@@ -91,6 +95,8 @@ __all__ = [
     "RuntimeUnfitError",
     "SecateurError",
     "TraceError",
+    "calibrate",
+    "compensate",
     "cut",
     "graft",
     "inspect",

@@ -5,24 +5,31 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from secateur.calibration.calibrating import Calibration
+from secateur.calibration.calibrating import calibrate as calibrate_model
 from secateur.errors import BudgetError, PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
+from secateur.measurement.evidence import judged_by_data
 from secateur.measurement.place import Place, place_of
+from secateur.measurement.quality import Metric, Tolerance, search_quality
 from secateur.planning.names import layers_at_fault
 from secateur.planning.planning import plan as make_plan
 from secateur.planning.plans import Plan, fingerprint_of
 from secateur.planning.schedules import Schedule, stages_of
+from secateur.planning.sensitivities import Curve
 from secateur.planning.shares import read_shares, words_of
+from secateur.surgery.compensation.compensating import compensated
 from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
+_OWN = ("graph", "model", "after", "calibration", "sensitivity")  # arguments of `plan` that are given otherwise
 MOST_REPAIRS = 8
 LONGEST_SEARCH = 60.0  # seconds
 
@@ -30,7 +37,14 @@ log = logging.getLogger("secateur")
 
 
 def prune(
-    model: nn.Module, example: Any, free_outputs: bool = False, attention: Attention = "auto", **budget: Any
+    model: nn.Module,
+    example: Any,
+    free_outputs: bool = False,
+    attention: Attention = "auto",
+    calibrate: Iterable[Any] | None = None,
+    sensitivity: Mapping[str, Curve] | None = None,
+    metric: Metric | None = None,
+    **budget: Any,
 ) -> tuple[nn.Module, Plan]:
     """Make a model smaller, and prove it.
 
@@ -42,7 +56,16 @@ def prune(
         example: how it is called: a tensor, a tuple, a dict of keyword arguments, or a list of such calls.
         free_outputs: the channels that leave the model may be cut, too.
         attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
+        calibrate: a hundred or two of the inputs that the model is used on, without labels, in batches (see
+            `secateur.compensate`). Channels are then judged by what the others cannot say in their place
+            (`criterion="obs"`) and, under a cap, by what the outputs lose with each group (`ranking="loss"`), unless
+            others are asked for; and the weights that are left make up for those that go.
+        sensitivity: what the model loses with each group, as measured by `secateur.sensitivity`; measured at a quarter
+            of each group, if it is left out.
+        metric: a function of a model that returns a number, the larger the better; for `quality`.
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
+            Or `quality="-1%"` (of what `metric` says of the model) or `quality="-0.01"` (of its units): the fewest MACs
+            with which the metric, measured on the pruned and compensated model, falls by no more than this.
             Or `latency="0.5x"` (of the model's own time) or `latency="60ms"`, with `on="openvino"` or another runtime
             (`secateur.runtimes`), and `precision`, `device` and `threads` there: candidates are measured until one
             meets it, and channels go where they save most time for what they matter (`ranking="time"`, unless another
@@ -56,6 +79,7 @@ def prune(
         TraceError: the model does not run on the example.
         PlanError: the budget makes no sense, or cannot be met.
         ProofError: no plan for this budget passes the proof.
+        DataError: a batch does not fit the model, or there are too few samples.
         MeasurementError, RuntimeUnfitError, RuntimeMissingError: the runtime does not run the model, or is not there.
 
     Example:
@@ -66,13 +90,25 @@ def prune(
         torch.Size([8, 3, 3, 3])
     """
     words, place = place_of(budget)
+    tolerance = _read_quality(words, metric, place)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
     words, ignore = _in_words(model, words)
+    if place is not None and place.target is not None:
+        walk.try_out(0.99, words, ignore)
+    if calibrate is not None:
+        timed = place is not None and place.target is not None
+        capped = tolerance is not None or words.get("macs") is not None or words.get("params") is not None
+        if tolerance is None and not timed:
+            walk.try_out(None, words, ignore)
+        data = calibrate_model(model, walk.graph, calibrate)
+        walk = replace(walk, data=data)
+        words = judged_by_data(model, walk.graph, data, words, sensitivity, capped or timed, timed)
+    elif sensitivity is not None:
+        words |= {"sensitivity": sensitivity, "ranking": words.get("ranking") or "loss"}
+    if tolerance is not None and metric is not None:
+        return walk.prune_to_quality(tolerance, metric, words, ignore)
     if place is None:
         return walk.prune(words, ignore)
-    if place.target is not None:
-        trial = {**words, "ranking": "group", "times": None}
-        walk.cut_to(0.99, trial, ignore)  # what any budget would refuse is refused before the long work
     words |= place.ranking(model, example, words)
     step = place.step(model, example) if words.get("round_to") is None else words["round_to"]
     while True:
@@ -85,6 +121,20 @@ def prune(
             log.warning(
                 "Multiples of %d channels do not meet the budget, trying those of %d: %s", 2 * step, step, error
             )
+
+
+def _read_quality(words: dict[str, Any], metric: Metric | None, place: Place | None) -> Tolerance | None:
+    """Take the quality out of a budget, and check that it stands alone and has a metric."""
+    text = words.pop("quality", None)
+    if text is None:
+        return None
+    tolerance = Tolerance.read(text)
+    other = next((name for name in ("ratio", "macs", "params", "config") if words.get(name) is not None), None)
+    if other is not None or place is not None:
+        raise PlanError(f"quality stands alone, and {other or 'on'} is another budget. Keep one of them.")
+    if metric is None:
+        raise PlanError("quality is measured by a metric of yours. Give one: metric=function (--metric PKG:FN).")
+    return tolerance
 
 
 def prune_steps(
@@ -174,6 +224,7 @@ class _Walk:
     model: nn.Module
     example: Any
     graph: Graph
+    data: Calibration | None = None
 
     def prune(self, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
         """Return the pruned model and the plan with its proof; layers that fail it are added to `ignore`."""
@@ -181,7 +232,8 @@ class _Walk:
             plan = make_plan(self.graph, self.model, ignore=ignore, **budget)
             small = cut(self.model, plan)
             try:
-                return small, plan.with_proof(verify(self.model, small, plan, self.example, graph=self.graph))
+                plan = plan.with_proof(verify(self.model, small, plan, self.example, graph=self.graph))
+                return self.compensated(small, plan)
             except ProofError as error:
                 culprits = layers_at_fault(self.graph, error.tensors, ignore) or self._searched(budget, ignore)
                 if not culprits:
@@ -192,6 +244,34 @@ class _Walk:
             f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
             "Name further layers to leave whole (ignore=)."
         )
+
+    def compensated(self, small: nn.Module, plan: Plan) -> tuple[nn.Module, Plan]:
+        """Let the weights make up for what is gone, if there are data; the proof was of the cut alone."""
+        if self.data is None:
+            return small, plan
+        found = compensated(small, plan, self.model, self.data.batches, calibration=self.data)
+        plan = replace(plan, recipe={**plan.recipe, "compensation": found.as_json()})
+        return found.model, plan.with_proof(plan.proof and plan.proof.before("compensated"))
+
+    def prune_to_quality(
+        self, tolerance: Tolerance, metric: Metric, budget: Mapping[str, Any], ignore: list[str]
+    ) -> tuple[nn.Module, Plan]:
+        """Return the model with the fewest MACs whose metric stays within the tolerance."""
+
+        def make(share: float) -> nn.Module:
+            return self.compensated(*self.cut_to(share, budget, ignore))[0]
+
+        while True:
+            before = len(ignore)
+            found = search_quality(self.model, make, tolerance, metric)
+            small, plan = self.prune({**budget, "macs": f"{found.macs:.6f}x"}, ignore)
+            if len(ignore) == before:
+                return small, replace(plan, recipe={**plan.recipe, "quality": found.as_json()})
+
+    def try_out(self, share: float | None, budget: Mapping[str, Any], ignore: list[str]) -> None:
+        """Refuse what any plan would refuse, before the long work."""
+        trial = {**budget, "criterion": "uniform", "scores": None, "ranking": "group", "times": None}
+        make_plan(self.graph, self.model, ignore=ignore, **(trial if share is None else {**trial, "macs": f"{share}x"}))
 
     def prune_for(self, place: Place, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
         """Return the pruned model and its plan, with what was measured where the budget is a time."""
@@ -245,7 +325,7 @@ def _in_words(model: nn.Module, budget: Mapping[str, Any]) -> tuple[dict[str, An
     Raises:
         PlanError: `plan` knows no such argument, or a module is no part of the model.
     """
-    known = [name for name in inspect.signature(make_plan).parameters if name not in ("graph", "model", "after")]
+    known = [name for name in inspect.signature(make_plan).parameters if name not in _OWN]
     unknown = next((name for name in budget if name not in known), None)
     if unknown is not None:
         raise PlanError(f"prune takes no argument {unknown!r}.{nearest(unknown, known)}")

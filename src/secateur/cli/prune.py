@@ -19,7 +19,7 @@ from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.models.registry import entry_of
 from secateur.pipeline import prune
-from secateur.planning.criteria import check_criterion
+from secateur.planning.criteria.scoring import check_criterion
 from secateur.planning.planning import RANKINGS
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths

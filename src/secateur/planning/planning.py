@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateur.calibration.calibrating import Calibration
 from secateur.errors import PlanError, nearest
 from secateur.graph.groups import Graph
 from secateur.planning.allocation import Allocation
 from secateur.planning.budgets import Cap, counted, read_cap, shown
 from secateur.planning.configuration import Configuration, read_configuration
-from secateur.planning.criteria import check_criterion, importances
+from secateur.planning.criteria.evidence import Criterion
+from secateur.planning.criteria.scoring import LOSSES, check_criterion, importances, normalised
 from secateur.planning.names import layers_at_fault
 from secateur.planning.origin import Origin, origin_of
 from secateur.planning.outputs import Outputs, axis_length, elements_per_unit, kinds_of, outputs_of, producing_axes
@@ -26,10 +28,11 @@ from secateur.planning.plans import Plan, assemble, fingerprint_of
 from secateur.planning.requests import Request
 from secateur.planning.rules import rules_of
 from secateur.planning.scope import Scope
+from secateur.planning.sensitivities import Curve, rescaled
 from secateur.planning.shares import REST, Share, read_shares, shares_of, words_of
 from secateur.planning.widths import Widths
 
-RANKINGS = ("group", "global", "isomorphic", "time")
+RANKINGS = ("group", "global", "isomorphic", "time", "loss")
 _THIN = 0.1  # of its width: a stem or residual stream below this is worth a warning
 
 # What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
@@ -46,10 +49,10 @@ def plan(  # noqa: PLR0913
     ratio: Share | None = None,
     macs: float | str | None = None,
     params: float | str | None = None,
-    criterion: str = "l1",
+    criterion: str | Criterion | None = None,
     scores: Mapping[str, Any] | None = None,
     config: Configuration | None = None,
-    ranking: str = "group",
+    ranking: str | None = None,
     times: Mapping[str, float] | None = None,
     round_to: int | None = None,
     min_channels: int = 8,
@@ -57,6 +60,10 @@ def plan(  # noqa: PLR0913
     ignore: Iterable[str | nn.Module] = (),
     seed: int = 0,
     after: tuple[Graph, Plan] | None = None,
+    calibration: Calibration | None = None,
+    sensitivity: Mapping[str, Curve] | None = None,
+    reduction: str = "mean",
+    normalizer: str = "mean",
 ) -> Plan:
     """Decide which channels of a model go.
 
@@ -75,7 +82,10 @@ def plan(  # noqa: PLR0913
             that groups lose together.
         macs: cap on the multiply-accumulates of the traced calls: a number, `"41.54M"`, or `"0.24x"` of the model's.
         params: cap on the parameters, likewise. Two caps hold together.
-        criterion: how units are judged: `"l1"`, `"l2"`, `"lp:3"`, `"random"`, `"uniform"`.
+        criterion: how units are judged. By their weights: `"l1"` (the default), `"l2"`, `"lp:3"`, `"fpgm"`, `"lamp"`,
+            `"bn_scale"`; by data (`calibration`): `"obs"`, `"activation"`, `"variance"`; by gradients of a loss:
+            `"taylor"`, `"fisher"`; `"random"`, `"uniform"`; or a function of a `planning.criteria.evidence.Evidence`
+            that returns one number a unit, the larger the more important.
         scores: importances of your own, one number per output channel, by layer or tensor; others use `criterion`.
         config: a list of entries in the form of NNI 2.x or 3.0, such as `[{"sparsity": 0.8, "op_types": ["Conv2d"]}]`,
             as YAML or JSON text, or the path of such a file. Without sparsities it only says what may be cut.
@@ -84,7 +94,8 @@ def plan(  # noqa: PLR0913
             groups with the same structure compete, and every structure loses the same share (Fang et al., "Isomorphic
             Pruning for Vision Models", ECCV 2024). Groups that were asked for different ratios do not compete.
             `"time"`: under a cap, the next unit to go is the one that takes most time for its share of the importance
-            that its group still has; wants `times`.
+            that its group still has; wants `times`. `"loss"`: importances are losses (`criterion="obs"`, or any with
+            `sensitivity`), and under a cap the next unit to go is the one with which least is lost for what it costs.
         times: what layers take where the model is to run, by name, in any unit.
         round_to: the channels of a layer stay a multiple of this, or all of them.
         min_channels: the channels that a layer keeps at least (all, if it has fewer).
@@ -94,6 +105,13 @@ def plan(  # noqa: PLR0913
         after: where the model was cut before, the graph of the full-size one and the plan that made this one of it.
             All shares are then of the full-size model. The plan is for the model at hand: `plan(...).after(earlier)` is
             the one for both.
+        calibration: what `secateur.calibrate` found, for criteria that look at data.
+        sensitivity: by name of a group, what the model loses with shares of it, `[(0.25, 0.01), (0.5, 0.07)]`: the
+            importances are brought to that scale. For `ranking="loss"`.
+        reduction: how the numbers that several coupled layers give to a unit become one: `"mean"`, `"sum"`, `"max"`,
+            `"product"`, `"first"`.
+        normalizer: what importances are divided by, so that groups compare: `"mean"`, `"sum"`, `"max"`, `"deviation"`
+            or `"none"`. Losses are not normalised.
 
     Raises:
         PlanError: the budget, a name or a value makes no sense, or the budget is below the smallest reachable.
@@ -105,9 +123,12 @@ def plan(  # noqa: PLR0913
         >>> half.shape_after("0.weight"), half.shape_after("2.weight")
         ((16, 3, 3, 3), (4, 16, 3, 3))
     """
+    criterion, ranking = criterion or "l1", ranking or "group"
     _check_options(ranking, round_to, min_channels, seed)
     _check_times(ranking, times, macs, params, after)
-    check_criterion(criterion)
+    _check_loss(ranking, str(criterion), sensitivity, (macs, params))
+    name, _ = check_criterion(criterion)
+    normalised(np.ones(1), normalizer)
     check_model(graph, model)
     kinds = kinds_of(graph, model)
     outputs = outputs_of(graph, kinds)
@@ -115,6 +136,9 @@ def plan(  # noqa: PLR0913
     ratios = None if ratio is None else read_shares(model, ratio, "ratio")
     limits = {} if max_ratio is None else read_shares(model, max_ratio, "max_ratio", all_allowed=True)
     origin = None if after is None else origin_of(*after, graph)
+    judged = importances(graph, outputs, tensors_of(model), criterion, scores, seed, origin, calibration, reduction)
+    if sensitivity is not None:
+        judged = rescaled(graph, judged, sensitivity)
     request = Request(
         graph=graph,
         outputs=outputs,
@@ -127,20 +151,53 @@ def plan(  # noqa: PLR0913
         round_to=round_to,
         ranking=ranking,
         times=_read_times(graph, times),
-        importances=importances(graph, outputs, _tensors_of(model), criterion, scores, seed, origin),
+        importances=judged,
+        losses=sensitivity is not None or (scores is None and name in LOSSES),
+        normalizer=normalizer,
         full=_sizes(graph) if origin is None else origin.sizes(graph),
         elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
     )
     _check_budget(ratio, macs, params, request.scope)
     caps = _caps(graph, macs, params, origin)
+    said = name if callable(criterion) else criterion
     recipe = {
-        "criterion": criterion if scores is None else f"scores, else {criterion}",
+        "criterion": said if scores is None else f"scores, else {said}",
         "ranking": ranking,
         "seed": seed,
         "budget": _said(ratio=_as_written(ratios), macs=macs, params=params, config=entries or None),
         "limits": _said(round_to=round_to, min_channels=min_channels, max_ratio=_as_written(limits)),
     }
     return _planned(request, caps, recipe)
+
+
+def plan_of_group(graph: Graph, model: nn.Module, judged: Sequence[np.ndarray], number: int, share: float) -> Plan:
+    """Return the plan that takes a share of one group, and of what must go with it, by importances of all groups.
+
+    Raises:
+        PlanError: it cannot be.
+    """
+    kinds = kinds_of(graph, model)
+    outputs = outputs_of(graph, kinds)
+    alone = np.full(len(graph.groups), np.nan)
+    request = Request(
+        graph=graph,
+        outputs=outputs,
+        kinds=kinds,
+        rules=(),
+        ignore=(),
+        ratios=np.where(np.arange(len(alone)) == number, share, alone),
+        max_ratios=alone,
+        min_channels=1,
+        round_to=None,
+        ranking="group",
+        times={},
+        importances=judged,
+        losses=False,
+        normalizer="mean",
+        full=_sizes(graph),
+        elements=elements_per_unit(graph, outputs),
+    )
+    return _planned(request, [], {"limits": {}})
 
 
 def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> Plan:
@@ -195,7 +252,7 @@ def check_model(graph: Graph, model: nn.Module) -> None:
     Raises:
         PlanError: it was not; names the first tensor that differs.
     """
-    tensors = _tensors_of(model)
+    tensors = tensors_of(model)
     for name, shape in fingerprint_of(graph).items():
         has = "no such tensor" if name not in tensors else f"shape {tuple(tensors[name].shape)}"
         if name not in tensors or tuple(tensors[name].shape) != shape:
@@ -310,6 +367,18 @@ def _check_times(ranking: str, times: Any, macs: Any, params: Any, after: Any) -
         raise PlanError(f'times count for ranking="time" alone, not for {ranking!r}. Leave them out, or say that.')
 
 
+def _check_loss(ranking: str, criterion: str, sensitivity: Any, caps: Sequence[Any]) -> None:
+    if ranking == "loss" and all(cap is None for cap in caps):
+        raise PlanError(
+            'ranking="loss" wants a cap to stay under (macs= or params=). Give it, or take another ranking.'
+        )
+    if ranking == "loss" and sensitivity is None and criterion not in LOSSES:
+        raise PlanError(
+            f'ranking="loss" wants importances that are losses, and those by {criterion!r} are not. Take one of '
+            f"{', '.join(sorted(LOSSES))}, or give the sensitivity of groups."
+        )
+
+
 def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:
     given = [name for name, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None]
     if scope.has_budget:
@@ -322,7 +391,8 @@ def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:
         )
 
 
-def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a model under all of their names."""
     return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
 
 

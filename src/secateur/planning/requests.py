@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -18,14 +19,15 @@ from secateur.planning.allocation import (
     by_ratio,
     by_shares,
     classes_of,
+    curves_of,
 )
 from secateur.planning.budgets import Cap
-from secateur.planning.criteria import normalised
+from secateur.planning.criteria.scoring import normalised
 from secateur.planning.outputs import Kinds, Outputs, floors
+from secateur.planning.prices import ByPrice, losses_by_share, losses_by_sum, marginal_cost, marginal_time
 from secateur.planning.rules import Rule
 from secateur.planning.scope import Scope, Total, scope_of
 from secateur.planning.structures import structures_of
-from secateur.planning.times import ByTime, marginal_time
 from secateur.planning.widths import Widths, widths_of
 
 
@@ -42,9 +44,11 @@ class Request:
     max_ratios: np.ndarray  # NaN: no limit
     min_channels: int
     round_to: int | None
-    ranking: str  # "group", "global", "isomorphic", "time"
+    ranking: str  # "group", "global", "isomorphic", "time", "loss"
     times: Mapping[str, float]  # by layer, for the ranking by time
     importances: Sequence[np.ndarray]
+    losses: bool  # importances are losses, on one scale for all groups
+    normalizer: str  # of importances that are not
     full: np.ndarray  # units in the full-size model; NaN: it had none to cut
     elements: np.ndarray  # what a unit's filters had there
 
@@ -76,17 +80,20 @@ class Request:
         """Return one allocation for each part of the budget; each leaves whole what is not its own."""
         if caps:
             widths = self.widths(self.scope.cuttable)
-            return [by_caps(widths, caps, self._path(widths))]
+            return [by_caps(widths, caps, self._path(widths, caps))]
         ratios = self.scope.ratios if self.ratios is None else self.ratios
         own = self.scope.cuttable & np.isfinite(ratios)
         parts = [self._by_ratios(own, np.where(own, ratios, np.nan))] if own.any() else []
         return parts + [self._by_total(total) for total in self.scope.totals if total.groups.any() and total.share > 0]
 
-    def _path(self, widths: Widths) -> Path:
+    def _path(self, widths: Widths, caps: Sequence[Cap]) -> Path:
         if self.ranking == "group":
             return SameShare(widths)
         if self.ranking == "time":
-            return ByTime(widths, self._normalised(), marginal_time(self.graph.costs, self.times))
+            return ByPrice(widths, self._losses(widths), marginal_time(self.graph.costs, self.times))
+        if self.ranking == "loss":
+            what: Literal["macs", "params"] = "macs" if any(cap.name == "macs" for cap in caps) else "params"
+            return ByPrice(widths, self._losses(widths), marginal_cost(self.graph.costs, what))
         structures = self._structures(self.scope.cuttable)
         return ByImportance(widths, self._normalised(), None if structures is None else classes_of(widths, structures))
 
@@ -118,8 +125,14 @@ class Request:
         np.maximum.at(least_cut, widths.variable_of, still)
         return least_cut
 
+    def _losses(self, widths: Widths) -> list[np.ndarray]:
+        lost = losses_by_sum if self.losses else losses_by_share
+        return [lost(curve) for curve in curves_of(widths, self._normalised())]
+
     def _normalised(self) -> list[np.ndarray]:
-        return [normalised(importance) for importance in self.importances]
+        if self.losses:
+            return list(self.importances)
+        return [normalised(importance, self.normalizer) for importance in self.importances]
 
     def _structures(self, cuttable: np.ndarray) -> np.ndarray | None:
         """Return the structure of each group, one of its own for what is left alone; None if all groups compete."""

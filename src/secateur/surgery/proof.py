@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,10 @@ class Proof:
     sides: tuple[int, int] | None  # height and width used instead of the example's; None: the example's own
     notes: tuple[str, ...] = ()
     precision: Literal["float64", "float32"] = "float64"  # of the errors; float32 where the model insists on it
+
+    def before(self, change: str) -> Proof:
+        """Return the proof of a cut whose weights were changed since: compensated, trained."""
+        return replace(self, notes=(*self.notes, f"all of the cut alone, before the weights were {change}"))
 
     def __str__(self) -> str:
         parts = ["values identical" if self.values else "values not compared"]

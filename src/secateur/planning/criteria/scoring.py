@@ -1,101 +1,36 @@
-"""Importance of the units of a group: one function a criterion, joined to the table `CRITERIA` by a decorator."""
+"""Importance of the units of every group, by a criterion of the table or by scores of the user's own."""
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from secateur.calibration.calibrating import Calibration
 from secateur.errors import PlanError, nearest
-from secateur.graph.groups import Axis, Graph, Group, Member
+from secateur.graph.groups import Axis, Graph, Member
+from secateur.planning.criteria import data  # noqa: F401 - fills the table
+from secateur.planning.criteria.evidence import CRITERIA, REDUCTIONS, Criterion, Evidence
+from secateur.planning.criteria.weights import power_of
 from secateur.planning.names import names_of
 from secateur.planning.origin import Origin
 from secateur.planning.outputs import Outputs, axis_length
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a criterion sees of one group."""
-
-    graph: Graph
-    group: Group
-    makers: tuple[Member, ...]  # rows of the weights, biases and norms that make the channels
-    producers: tuple[Member, ...]  # those of weights with filters; never empty
-    tensors: Mapping[str, torch.Tensor]
-    argument: str = ""  # what follows the colon in "lp:3"
-    seed: int = 0
-
-    def filters(self) -> Iterator[torch.Tensor]:
-        """Yield, for each producer, its elements unit by unit: float64, (units, elements)."""
-        return (self.rows(member) for member in self.producers)
-
-    def rows(self, member: Member) -> torch.Tensor:
-        """Return the elements of a member, unit by unit: float64, (units, elements)."""
-        tensor = self.tensors[member.tensor].detach()
-        tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        indices = torch.from_numpy(np.ascontiguousarray(member.indices)).to(tensor.device)
-        groups = self.graph.tensors[member.tensor].conv_groups
-        along = _along(tensor, member.axis, groups).index_select(0, indices.reshape(-1))
-        return along.reshape(len(indices), -1).to(torch.float64)
+WITHOUT_WEIGHTS = frozenset({"random", "uniform"})  # criteria that look at no weight
+LOSSES = frozenset({"obs", "fisher"})  # those whose numbers are losses, on one scale for all groups
+NORMALIZERS: Mapping[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda values: float(np.abs(values).mean()),
+    "sum": lambda values: float(np.abs(values).sum()),
+    "max": lambda values: float(np.abs(values).max()),
+    "deviation": lambda values: float(values.std()),
+    "none": lambda _: 1.0,
+}
 
 
-Criterion = Callable[[Evidence], torch.Tensor]
-
-CRITERIA: dict[str, Criterion] = {}
-
-
-def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Join a function to the table of criteria: it gives one number a unit, the larger the more important."""
-
-    def join(function: Criterion) -> Criterion:
-        CRITERIA[name] = function
-        return function
-
-    return join
-
-
-@criterion("l1")
-def l1(evidence: Evidence) -> torch.Tensor:
-    """Return the mean L1 norm of a unit's filters (Li et al., 2017, arXiv 1608.08710)."""
-    return _mean(rows.abs().sum(dim=1) for rows in evidence.filters())
-
-
-@criterion("l2")
-def l2(evidence: Evidence) -> torch.Tensor:
-    """Return the mean L2 norm of a unit's filters."""
-    return _mean(torch.linalg.vector_norm(rows, dim=1) for rows in evidence.filters())
-
-
-@criterion("lp")
-def lp(evidence: Evidence) -> torch.Tensor:
-    """Return the mean p-norm of a unit's filters; written `"lp:3"`."""
-    power = _power(evidence.argument)
-    return _mean(torch.linalg.vector_norm(rows, ord=power, dim=1) for rows in evidence.filters())
-
-
-@criterion("random")
-def random(evidence: Evidence) -> torch.Tensor:
-    """Return random numbers, the same for the same seed and group: the baseline that a criterion has to beat."""
-    generator = np.random.default_rng([evidence.seed, zlib.crc32(evidence.group.name.encode())])
-    return torch.from_numpy(generator.random(evidence.group.size))
-
-
-@criterion("uniform")
-def uniform(evidence: Evidence) -> torch.Tensor:
-    """Return the same for every unit: to try out widths, where it does not matter which channels go."""
-    return torch.ones(evidence.group.size, dtype=torch.float64)
-
-
-WITHOUT_DATA = frozenset({"random", "uniform"})  # criteria that look at no weight
-
-
-def check_criterion(name: str) -> tuple[str, str]:
-    """Return a criterion's name and argument, `("lp", "3")` for `"lp:3"`.
+def check_criterion(name: str | Criterion) -> tuple[str, str]:
+    """Return a criterion's name and argument, `("lp", "3")` for `"lp:3"`; a function's own name.
 
     Raises:
         PlanError: there is no such criterion (offers the nearest), or its argument makes no sense.
@@ -104,26 +39,33 @@ def check_criterion(name: str) -> tuple[str, str]:
         >>> check_criterion("lp:3")
         ('lp', '3')
     """
+    if callable(name):
+        return getattr(name, "__qualname__", type(name).__name__), ""
     if not isinstance(name, str):
-        raise PlanError(f'criterion={name!r} is no name. Give one of the criteria, such as criterion="l1".')
+        raise PlanError(
+            f'criterion={name!r} is no name and no function. Give one of the criteria, such as criterion="l1", or a '
+            "function of what is known of a group."
+        )
     base, _, argument = name.partition(":")
     if base not in CRITERIA:
         raise PlanError(f"There is no criterion {name!r}.{nearest(base, CRITERIA)}")
     if base == "lp":
-        _power(argument)
+        power_of(argument)
     elif argument:
         raise PlanError(f'The criterion {base!r} takes nothing after a colon. Write criterion="{base}".')
     return base, argument
 
 
-def importances(
+def importances(  # noqa: PLR0913
     graph: Graph,
     outputs: Outputs,
     tensors: Mapping[str, torch.Tensor],
-    name: str = "l1",
+    name: str | Criterion = "l1",
     scores: Mapping[str, Any] | None = None,
     seed: int = 0,
     origin: Origin | None = None,
+    calibration: Calibration | None = None,
+    reduction: str = "mean",
 ) -> list[np.ndarray]:
     """Return the importance of every unit, an array per group of the graph.
 
@@ -135,55 +77,47 @@ def importances(
         PlanError: an unknown criterion or layer, scores of the wrong length, or importances that are not finite.
     """
     base, argument = check_criterion(name)
+    if reduction not in REDUCTIONS:
+        raise PlanError(f"There is no reduction {reduction!r}.{nearest(str(reduction), REDUCTIONS)}")
+    function = name if callable(name) else CRITERIA[base]
     given = _checked_scores(graph, outputs, scores or {}, origin)
     found = []
     for group, makers, producers in zip(graph.groups, outputs.makers, outputs.producers, strict=True):
         importance = _from_scores(makers, given)
         if importance is None:
             # A group that no weight makes is judged by all that belongs to it.
-            seen = Evidence(graph, group, makers, producers or group.members, tensors, argument, seed)
-            importance = _measured(CRITERIA[base], seen, name)
+            seen = Evidence(
+                graph, group, makers, producers or group.members, tensors, argument, seed, calibration, reduction
+            )
+            importance = _measured(function, seen, base)
         found.append(importance)
     return found
 
 
-def normalised(importance: np.ndarray) -> np.ndarray:
-    """Return importances divided by their mean absolute value, so that groups of any scale compare."""
-    scale = float(np.abs(importance).mean())
+def normalised(importance: np.ndarray, normalizer: str = "mean") -> np.ndarray:
+    """Return importances divided by their mean absolute value, or another scale, so that groups compare.
+
+    Raises:
+        PlanError: there is no such normalizer.
+    """
+    if normalizer not in NORMALIZERS:
+        raise PlanError(f"There is no normalizer {normalizer!r}.{nearest(str(normalizer), NORMALIZERS)}")
+    scale = NORMALIZERS[normalizer](importance)
     return importance / scale if scale > 0 else importance
 
 
-def _mean(norms: Iterator[torch.Tensor]) -> torch.Tensor:
-    found = list(norms)
-    return torch.stack([norm.cpu() for norm in found]).mean(dim=0)
-
-
-def _power(argument: str) -> float:
-    try:
-        power = float(argument)
-    except ValueError:
-        power = math.nan
-    if not 0 < power < math.inf:
-        raise PlanError(f'The criterion "lp:{argument}" needs a power above 0. Write, for instance, criterion="lp:3".')
-    return power
-
-
-def _along(tensor: torch.Tensor, axis: Axis, groups: int) -> torch.Tensor:
-    """Return the tensor with an axis first."""
-    if axis != "grouped":
-        return tensor.movedim(axis, 0)
-    # (O, I/groups, *k) -> (groups, O/groups, I/groups, *k) -> (groups * I/groups, O/groups, *k)
-    split = tensor.reshape(groups, -1, *tensor.shape[1:]).transpose(1, 2)
-    return split.reshape(-1, *split.shape[2:])
-
-
 def _measured(function: Criterion, evidence: Evidence, name: str) -> np.ndarray:
-    if name not in WITHOUT_DATA and any(evidence.tensors[member.tensor].is_meta for member in evidence.producers):
+    if name not in WITHOUT_WEIGHTS and any(evidence.tensors[member.tensor].is_meta for member in evidence.producers):
         raise PlanError(
             f"{evidence.producers[0].tensor} has no data (it is on the meta device), so {name!r} cannot rank its "
             'channels. Load weights, pass scores, or use criterion="random" or "uniform".'
         )
-    importance = function(evidence).detach().cpu().to(torch.float64).numpy()
+    importance = torch.as_tensor(function(evidence)).detach().cpu().to(torch.float64).numpy()
+    if importance.shape != (evidence.group.size,):
+        raise PlanError(
+            f"The criterion {name} gives {importance.shape} for {evidence.group.name}. Return one number a unit, "
+            f"{evidence.group.size} of them."
+        )
     if not np.isfinite(importance).all():
         where = ", ".join(dict.fromkeys(member.tensor for member in evidence.producers))
         raise PlanError(

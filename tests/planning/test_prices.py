@@ -12,7 +12,7 @@ from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.models.mobilenetv2 import MobileNetV2
 from secateur.planning.planning import plan
-from secateur.planning.times import marginal_time
+from secateur.planning.prices import marginal_time
 from tests.zoo import ZOO
 from tests.zoo.blocks import PICTURE
 

@@ -1,37 +1,33 @@
-"""Units that go where they save most time for what they matter (docs/design.md, section 6)."""
+"""Units that go where they save most (time, MACs) for what they matter (docs/design.md, section 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from secateur.errors import PlanError
-from secateur.graph.costs import Costs
-from secateur.planning.allocation import curves_of
+from secateur.graph.costs import Costs, Term
 from secateur.planning.budgets import factors_of
 from secateur.planning.widths import Widths
 
 MOVES = 32  # that take a group from its full width to none, at the most
-Marginal = Callable[[np.ndarray], np.ndarray]  # from units kept to the time that one unit of each group takes
+Marginal = Callable[[np.ndarray], np.ndarray]  # from units kept to what one unit of each group costs
 
 
-class ByTime:
-    """A path along which the next units to go are those that take most time for their importance.
+class ByPrice:
+    """A path along which the next units to go are those that cost most for what is lost with them.
 
-    What a group loses is counted as the growth of one over the share of importance that it keeps, as the variance of a
-    mean over fewer terms grows: the nearer a group comes to nothing, the dearer its units are. (By the logarithm of the
-    share, two groups whose widths are multiplied in a layer would be exchangeable, and one of them would pay alone.)
-    Measured time as the price of importance is the knapsack of HALP (Shen et al., "Structural Pruning via
+    What things cost as the price of what they are worth is the knapsack of HALP (Shen et al., "Structural Pruning via
     Latency-Saliency Knapsack", NeurIPS 2022), here solved greedily, with prices that change with the widths.
+    `losses` say, for each variable and number of units kept, what is lost with the others.
     """
 
-    exact: ClassVar[bool] = False  # a budget that is nearly met is no reason to cut where it saves no time
+    exact: ClassVar[bool] = False  # a budget that is nearly met is no reason to cut where it saves nothing
 
-    def __init__(self, widths: Widths, importances: Sequence[np.ndarray], marginal: Marginal) -> None:
+    def __init__(self, widths: Widths, losses: Sequence[np.ndarray], marginal: Marginal) -> None:
         self._widths, self._marginal = widths, marginal
-        losses = [_losses(curve) for curve in curves_of(widths, importances)]  # by number of units kept
         self._losses = np.concatenate([np.empty(0), *losses])
         self._start = np.cumsum([0, *map(len, losses)])[:-1]
         self._groups = np.bincount(widths.variable_of, minlength=len(widths.sizes))
@@ -91,10 +87,27 @@ class ByTime:
         return np.where(wider.any(axis=0), wider.argmax(axis=0), np.inf)
 
 
-def _losses(curve: np.ndarray) -> np.ndarray:
-    """Return, for each number of units kept, one over the share of importance that they hold."""
+def losses_by_share(curve: np.ndarray) -> np.ndarray:
+    """Return, for each number of units kept, one over the share of importance that they hold.
+
+    It grows as the variance of a mean over fewer terms does: the nearer a group comes to nothing, the dearer its units
+    are. (By the logarithm of the share, two groups whose widths are multiplied in a layer would be exchangeable, and
+    one of them would pay alone.)
+    """
     shares = np.concatenate([[0.0], np.cumsum(np.maximum(curve, 0))])  # what does harm is worth nothing
     return 1 / np.maximum(shares / max(shares[-1], 1e-30), 1e-9)
+
+
+def losses_by_sum(curve: np.ndarray) -> np.ndarray:
+    """Return, for each number of units kept, the sum of the importances of the others, which are losses themselves."""
+    kept = np.concatenate([[0.0], np.cumsum(np.maximum(curve, 0))])
+    return kept[-1] - kept
+
+
+def marginal_cost(costs: Costs, what: Literal["macs", "params"]) -> Marginal:
+    """Return what one more unit of each group costs in MACs or parameters."""
+    terms = [term for term in costs.terms if term.what == what]
+    return _marginal(costs, terms, np.array([float(term.coefficient) for term in terms]))
 
 
 def marginal_time(costs: Costs, times: Mapping[str, float]) -> Marginal:
@@ -116,7 +129,10 @@ def marginal_time(costs: Costs, times: Mapping[str, float]) -> Marginal:
         raise PlanError("No time is known of any layer of this graph. Give times by the names of its layers.")
     average = sum(times[layer] for layer in measured) / sum(macs[layer] for layer in measured)
     rates = {layer: times[layer] / macs[layer] for layer in measured}
-    weights = np.array([term.coefficient * rates.get(term.layer, average) for term in terms])
+    return _marginal(costs, terms, np.array([term.coefficient * rates.get(term.layer, average) for term in terms]))
+
+
+def _marginal(costs: Costs, terms: Sequence[Term], weights: np.ndarray) -> Marginal:
     extents = factors_of(terms, costs)
     per_extent = costs.per_unit.T
 

@@ -1,0 +1,36 @@
+"""Running statistics of norms, taken anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from secateur.calibration.batches import Part
+from secateur.surgery.compensation.answers import in_evaluation, outputs_of
+
+
+def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms of a model that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+
+
+def renew_statistics(model: nn.Module, parts: Sequence[Part]) -> None:
+    """Take the running means and variances of batch norms over some samples (EagleEye, arXiv 2007.02491), in place."""
+    norms = norms_of(model)
+    momenta = [norm.momentum for norm in norms]
+    with in_evaluation(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over parts
+            norm.training = True
+        try:
+            for part in parts:
+                outputs_of(model, part.call)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
