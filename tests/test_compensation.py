@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 import secateur
 from secateur.errors import CutError, DataError
@@ -154,8 +154,8 @@ def combined(model, how):
 @pytest.mark.parametrize("how", ["duplicated", "scaled", "summed", "constant"])
 @pytest.mark.parametrize("build", MODELS)
 def test_what_others_make_up_goes_at_no_loss(build, how):
-    if how == "constant" and build is Stream:
-        pytest.skip("what adds to the stream is no constant")
+    if how == "constant" and build in (Stream, Transposed):
+        pytest.skip("what reads it adds other sums of it at other places")
     model = seeded(build)
     gone = combined(model, how)
     shape = INPUTS.get(build, (2, 3, 9, 9))
@@ -172,11 +172,7 @@ def test_what_others_make_up_goes_at_no_loss(build, how):
     x = batches(*shape, seed=7)[0]
     assert relative(small, model, x) > 1e-3
     better = secateur.compensate(small, plan, model, batches(*shape))
-    assert (
-        relative(better, model, x) < 1e-5
-        if how == "never"
-        else relative(better.double(), model.double(), x.double()) < 1e-6
-    )
+    assert relative(better.double(), model.double(), x.double()) < 1e-6
 
 
 def test_the_pruned_model_and_the_original_stay_as_they_are():
@@ -187,7 +183,9 @@ def test_the_pruned_model_and_the_original_stay_as_they_are():
     better = secateur.compensate(small, plan, model, batches(2, 3, 8, 8))
     for one, state in zip((model, small), before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
-    assert better.training and small.training and not model.training
+    assert better.training
+    assert small.training
+    assert not model.training
     assert type(better) is Stream
 
 
@@ -197,7 +195,7 @@ def test_it_is_nearer_to_the_original_on_other_samples():
     found = compensated(small, plan, model, batches(8, 3, 8, 8))
     x = batches(16, 3, 8, 8, seed=9)[0]
     assert relative(found.model, model, x) < 0.7 * relative(small, model, x)
-    errors = [error for error in found.errors.values()]
+    errors = list(found.errors.values())
     assert errors == sorted(errors, reverse=True)  # what does not help is not kept
     assert set(found.layers) >= {"c.weight"}
 
@@ -207,9 +205,11 @@ def test_prune_compensates_and_says_so():
     small, plan = secateur.prune(
         model, torch.zeros(1, 3, 8, 8), macs="0.7x", calibrate=batches(8, 3, 8, 8), min_channels=1
     )
-    assert plan.recipe["criterion"] == "obs" and plan.recipe["ranking"] == "loss"
+    assert plan.recipe["criterion"] == "obs"
+    assert plan.recipe["ranking"] == "loss"
     told = plan.recipe["compensation"]
-    assert told["samples"] == 64 and told["errors"]["cut"] > list(told["errors"].values())[-1]
+    assert told["samples"] == 64
+    assert told["errors"]["cut"] > list(told["errors"].values())[-1]
     assert "before the weights were compensated" in str(plan.proof)
     secateur.verify(model, small, plan, torch.zeros(1, 3, 8, 8), values=False)
 
@@ -226,10 +226,10 @@ class Computed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b = nn.Linear(4, 12), nn.utils.parametrizations.weight_norm(nn.Linear(12, 3, bias=False))
+        self.a, self.w = nn.Linear(4, 12), nn.Parameter(torch.randn(3, 12))
 
     def forward(self, x):
-        return self.b(self.a(x).relu())
+        return F.linear(self.a(x).relu(), self.w.tanh())
 
 
 def test_what_cannot_be_compensated_comes_out_as_it_went_in_with_the_reason(caplog):
@@ -238,7 +238,7 @@ def test_what_cannot_be_compensated_comes_out_as_it_went_in_with_the_reason(capl
     with caplog.at_level(logging.WARNING, "secateur"):
         better = secateur.compensate(small, plan, model, batches(8, 4))
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in better.state_dict().items())
-    assert "original1 is not read as it is" in caplog.text
+    assert "w is not read as it is" in caplog.text
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------
@@ -286,8 +286,8 @@ def test_labels_are_ignored_and_a_generator_is_read_once(pruned):
 
 
 def test_another_plan_is_refused(pruned):
-    model, small, plan = pruned
-    with pytest.raises(CutError, match="not cut by this plan: a.weight"):
+    model, _small, plan = pruned
+    with pytest.raises(CutError, match="not cut by this plan: a"):
         secateur.compensate(model, plan, model, batches(4, 3, 9, 9))
 
 
@@ -306,7 +306,8 @@ def test_an_interruption_leaves_everything_as_it_was(pruned):
     finally:
         handle.remove()
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    assert isinstance(model.a.weight, nn.Parameter) and not hasattr(model.a.weight, "_secateur_read_as")
+    assert isinstance(model.a.weight, nn.Parameter)
+    assert not hasattr(model.a.weight, "_secateur_read_as")
 
 
 def test_wide_flattened_inputs_are_made_up_for_channel_by_channel():

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from secateur.graph.groups import Graph
     from secateur.graph.tracing import trace
+    from secateur.measurement.sensitivity import sensitivity
     from secateur.pipeline import prune, prune_steps
     from secateur.planning.planning import plan
     from secateur.planning.plans import Plan
@@ -73,6 +74,7 @@ _HOMES = {
     "prune": "pipeline",
     "prune_steps": "pipeline",
     "save": "artifact.writing",
+    "sensitivity": "measurement.sensitivity",
     "trace": "graph.tracing",
     "transfer": "surgery.transfer",
     "verify": "surgery.proof",
@@ -106,6 +108,7 @@ __all__ = [
     "prune",
     "prune_steps",
     "save",
+    "sensitivity",
     "trace",
     "transfer",
     "verify",

@@ -16,7 +16,7 @@ from secateur.calibration.calibrating import calibrate as calibrate_model
 from secateur.errors import BudgetError, PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
-from secateur.measurement.evidence import judged_by_data
+from secateur.measurement.evidence import decided_by_data
 from secateur.measurement.place import Place, place_of
 from secateur.measurement.quality import Metric, Tolerance, search_quality
 from secateur.planning.names import layers_at_fault
@@ -60,8 +60,8 @@ def prune(
             `secateur.compensate`). Channels are then judged by what the others cannot say in their place
             (`criterion="obs"`) and, under a cap, by what the outputs lose with each group (`ranking="loss"`), unless
             others are asked for; and the weights that are left make up for those that go.
-        sensitivity: what the model loses with each group, as measured by `secateur.sensitivity`; measured at a quarter
-            of each group, if it is left out.
+        sensitivity: what the model loses with each group: the curves of `secateur.sensitivity`. If they are left out,
+            they are measured on the data: at a quarter of each group, with `allocate="sensitivity"` at four shares.
         metric: a function of a model that returns a number, the larger the better; for `quality`.
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
             Or `quality="-1%"` (of what `metric` says of the model) or `quality="-0.01"` (of its units): the fewest MACs
@@ -91,6 +91,8 @@ def prune(
     """
     words, place = place_of(budget)
     tolerance = _read_quality(words, metric, place)
+    allocate = words.pop("allocate", None)
+    _check_allocate(allocate, calibrate)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
     words, ignore = _in_words(model, words)
     if place is not None and place.target is not None:
@@ -102,7 +104,9 @@ def prune(
             walk.try_out(None, words, ignore)
         data = calibrate_model(model, walk.graph, calibrate)
         walk = replace(walk, data=data)
-        words = judged_by_data(model, walk.graph, data, words, sensitivity, capped or timed, timed)
+        words = decided_by_data(
+            model, walk.graph, data, {**words, "allocate": allocate}, sensitivity, capped or timed, timed
+        )
     elif sensitivity is not None:
         words |= {"sensitivity": sensitivity, "ranking": words.get("ranking") or "loss"}
     if tolerance is not None and metric is not None:
@@ -121,6 +125,15 @@ def prune(
             log.warning(
                 "Multiples of %d channels do not meet the budget, trying those of %d: %s", 2 * step, step, error
             )
+
+
+def _check_allocate(allocate: Any, calibrate: Any) -> None:
+    if allocate not in (None, "sensitivity"):
+        raise PlanError(f'allocate={allocate!r} is not known. Write allocate="sensitivity", or leave it out.')
+    if allocate is not None and calibrate is None:
+        raise PlanError(
+            "The sensitivity of groups is measured on data. Give some: calibrate=batches (--calibrate DIR)."
+        )
 
 
 def _read_quality(words: dict[str, Any], metric: Metric | None, place: Place | None) -> Tolerance | None:

@@ -176,7 +176,7 @@ def _addmm(run: Observer, bias: Any, a: torch.Tensor, b: torch.Tensor, **scales:
     return reading if reading is None or plain else replace(reading, bias=None)
 
 
-def _convolution(  # noqa: PLR0913
+def _convolution(
     _: Observer,
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -196,7 +196,7 @@ def _convolution(  # noqa: PLR0913
     return Reading((name, "grouped" if groups > 1 else 1), x, channel, int(groups), bias=_named(bias))
 
 
-def _transposed(  # noqa: PLR0913
+def _transposed(
     _: Observer,
     x: torch.Tensor,
     weight: torch.Tensor,

@@ -7,19 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-import torch
 from rich.table import Table
 
 from secateur import __version__
 from secateur.artifact.format import digest
-from secateur.artifact.reading import read
 from secateur.cli.console import Progress
-from secateur.cli.subject import Subject, find_subject, is_file
-from secateur.models.pictures import pictures_in, prepared_pictures
-from secateur.models.registry import entry_of
+from secateur.cli.pictures import preprocessing_of, samples_of
+from secateur.cli.subject import Subject, find_subject
 from secateur.runtimes.deployment import Deployed
-
-MOST_PICTURES = 300
 
 
 def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,38 +53,8 @@ def found_for_deployment(
     if calibrate is None:
         return subject, preprocessing, []
     with progress.step(f"reading {calibrate}"):
-        return subject, preprocessing, samples_of(calibrate, subject, preprocessing)
-
-
-def preprocessing_of(model: str, subject: Subject) -> dict[str, Any] | None:
-    """Return the mean and the deviation that a model wants: its file's, or else the zoo's; None if nobody knows."""
-    found = read(model).preprocessing if is_file(model) else None
-    if found is not None:
-        return dict(found)
-    entry = entry_of(subject.model)
-    return None if entry is None else {"mean": list(entry.mean), "std": list(entry.std)}
-
-
-def samples_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | None) -> list[list[Any]]:
-    """Return the pictures of a folder as the model wants them, to calibrate INT8 on.
-
-    Raises:
-        click.UsageError: the model takes several inputs, or its pre-processing is not known.
-        DataError: there is no such folder, or a picture in it is broken.
-    """
-    shapes = [tuple(one.shape) for one in subject.example[0] if isinstance(one, torch.Tensor)]
-    if len(shapes) != 1:
-        raise click.UsageError(
-            f"{subject.name} takes {len(shapes)} inputs, and --calibrate reads pictures for one. Leave out --int8, or "
-            "calibrate it in Python (samples=)."
-        )
-    if preprocessing is None or not {"mean", "std"} <= preprocessing.keys():
-        raise click.UsageError(
-            f"How {subject.name} wants its pictures is not known. Save it with "
-            "preprocessing={'mean': ..., 'std': ...}."
-        )
-    paths = pictures_in(folder, MOST_PICTURES)
-    return [[one.numpy()] for one in prepared_pictures(paths, shapes[0], preprocessing["mean"], preprocessing["std"])]
+        pictures = samples_of(calibrate, subject, preprocessing)
+        return subject, preprocessing, [[one.numpy()] for one in pictures]
 
 
 def metadata_of(subject: Subject, preprocessing: dict[str, Any] | None) -> dict[str, str]:

@@ -13,20 +13,23 @@ from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import place_options, read_budget, read_shares, subject_options
+from secateur.cli.pictures import batches_of
 from secateur.cli.subject import Subject, find_subject
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.models.registry import entry_of
+from secateur.models.selection import select_function
 from secateur.pipeline import prune
 from secateur.planning.criteria.scoring import check_criterion
 from secateur.planning.planning import RANKINGS
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
 from secateur.reporting.latency import latency_curve, latency_line
+from secateur.reporting.quality import compensation_line, quality_line
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
 
-_BUDGETS = ("ratio", "macs", "params", "config", "latency")
+_BUDGETS = ("ratio", "macs", "params", "config", "latency", "quality")
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,32 @@ class _Pruned:
 )
 @click.option("--latency", metavar="TIME", help="Time to meet, as measured on --on: 0.5x of the model's own, or 60ms.")
 @place_options
+@click.option("--quality", metavar="LOSS", help="How far --metric may fall: -1% of what it is, or -0.01.")
+@click.option("--metric", metavar="PKG:FN", help="A function of a model that returns a number, the larger the better.")
+@click.option(
+    "--calibrate",
+    metavar="DIR",
+    help="Pictures like those of the use, without labels: channels are judged by them, and what is left makes up for "
+    "what goes.",
+)
+@click.option(
+    "--allocate",
+    type=click.Choice(["sensitivity"]),
+    help="Measure on --calibrate what the model loses with each group, at four shares instead of one.",
+)
 @click.option("--config", metavar="FILE", help="List of sparsities by layer, YAML or JSON, as in NNI 2.x or 3.0.")
 @click.option(
     "--criterion",
     metavar="NAME",
-    default="l1",
-    show_default=True,
-    help="How channels are judged: l1, l2, lp:3, random, uniform.",
+    help="How channels are judged: l1, l2, lp:3, fpgm, lamp, bn_scale, random, uniform; with --calibrate obs, "
+    "activation, variance. Left out: obs with --calibrate, else l1.",
 )
 @click.option(
     "--ranking",
     type=click.Choice(RANKINGS),
-    help="Channels compete within their group, all with all, with those of groups of the same structure, or by the "
-    "time they take on --on. Left out: time under --latency, else group.",
+    help="Channels compete within their group, all with all, with those of groups of the same structure, by the "
+    "time they take on --on, or by what the model loses with them. Left out: time under --latency, loss under a cap "
+    "with --calibrate, else group.",
 )
 @click.option("--round-to", type=click.IntRange(1), metavar="N", help="Keep multiples of this many channels.")
 @click.option(
@@ -103,7 +119,7 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Cut MODEL to a budget, prove the result, and save it with its plan.
 
-    The budget is one of --ratio, --config, --latency, or --macs and/or --params.
+    The budget is one of --ratio, --config, --latency, --quality, or --macs and/or --params.
     """
     budget = _budget(options)
     check_files(output, figure)
@@ -112,6 +128,11 @@ def command(  # noqa: PLR0913
         subject = find_subject(model, shapes, weights, seed, full)
     if subject.weights == "random":
         progress.say(f"  The weights are random (seed {seed}); pass trained ones with --weights.")
+    if options["calibrate"] is not None:
+        with progress.step(f"reading {options['calibrate']}"):
+            budget["calibrate"] = batches_of(options["calibrate"], model, subject)
+    if options["metric"] is not None:
+        budget["metric"] = select_function(options["metric"])
     pruned = _prune(subject, budget, seed, progress)
     if figure is not None:
         with progress.step(f"drawing {figure}"):
@@ -127,6 +148,10 @@ def command(  # noqa: PLR0913
     if "latency" in pruned.plan.recipe:
         found = pruned.plan.recipe["latency"]
         show(latency_line(found), latency_curve(found))
+    if "quality" in pruned.plan.recipe:
+        show(quality_line(pruned.plan.recipe["quality"]))
+    if "compensation" in pruned.plan.recipe:
+        show(compensation_line(pruned.plan.recipe["compensation"]))
     show(total_line(pruned.change), proof_line(pruned.plan.proof), f"Saved: {output}")
 
 
@@ -143,15 +168,21 @@ def check_files(output: str, figure: str | None) -> None:
 def _budget(options: dict[str, Any]) -> dict[str, Any]:
     given = [name for name in _BUDGETS if options[name] is not None]
     if not given:
-        raise click.UsageError("There is no budget. Give one of --ratio, --macs, --params, --latency or --config.")
-    for alone in ("ratio", "latency"):
+        raise click.UsageError(
+            "There is no budget. Give one of --ratio, --macs, --params, --latency, --quality or --config."
+        )
+    for alone in ("ratio", "latency", "quality"):
         if alone in given and len(given) > 1:
             other = next(name for name in given if name != alone)
             raise click.UsageError(f"--{alone} stands alone, and --{other} is another budget. Keep one of them.")
     if options["latency"] is not None and options["on"] is None:
         raise click.UsageError("--latency is a time on some runtime. Say on which: --on openvino.")
+    if (options["quality"] is None) != (options["metric"] is None):
+        raise click.UsageError("--quality and --metric go together: how far what may fall.")
+    if options["allocate"] is not None and options["calibrate"] is None:
+        raise click.UsageError("--allocate sensitivity measures on pictures. Give some: --calibrate DIR.")
     try:
-        check_criterion(options["criterion"])
+        check_criterion(options["criterion"] or "l1")
     except PlanError as error:
         raise click.UsageError(str(error)) from None
     return {name: value for name, value in options.items() if value not in (None, ())}
@@ -167,7 +198,9 @@ def _prune(subject: Subject, budget: dict[str, Any], seed: int, progress: Progre
 
 def _title(subject: Subject, budget: dict[str, Any]) -> str:
     given = ", ".join(f"{name} {_shown(budget[name])}" for name in _BUDGETS if name in budget)
-    return f"{subject.title}, pruned by {budget['criterion']}: {given}"
+    return (
+        f"{subject.title}, pruned by {budget.get('criterion') or ('obs' if 'calibrate' in budget else 'l1')}: {given}"
+    )
 
 
 def _shown(value: Any) -> str:

@@ -49,6 +49,11 @@ def remembered(
     """
     versions = [__version__, torch.__version__, presence_of(runtime).version]
     key = [what, str(this_machine()), runtime, versions, vars(options), details]
+    return recalled(what, key, measure, lasts)
+
+
+def recalled(what: str, key: Any, measure: Callable[[], Any], lasts: float = math.inf) -> Any:
+    """Return a JSON value from the cache or else made now, by all that it hangs on, a JSON value, too."""
     name = f"{what}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.json"
     try:
         path = folder() / name

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,22 @@ def select(name: str) -> Selected:
         raise ArtifactError(f"{name!r} is no model's name. Write package.module:callable, as in my_models.nets:MyNet.")
     with _current_directory_importable():
         return Selected(name, _model(name, _found(_imported(address[1]), address[2])))
+
+
+def select_function(name: str) -> Callable[..., Any]:
+    """Return the function that the user named as `package.module:function`, to be called by what needs it.
+
+    Raises:
+        ArtifactError: the name is misspelt (offers the nearest), its module does not import, or it is no function.
+    """
+    address = _ADDRESS.fullmatch(name)
+    if address is None:
+        raise ArtifactError(f"{name!r} names no function. Write package.module:function, as in my_metrics:accuracy.")
+    with _current_directory_importable():
+        found = _found(_imported(address[1]), address[2])
+    if not callable(found) or isinstance(found, type):
+        raise ArtifactError(f"{name} is {_kind(found)}, and no function. Name one.")
+    return found
 
 
 @contextmanager

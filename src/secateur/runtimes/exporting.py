@@ -144,7 +144,7 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
         "output_names": list(form.outputs),
         "opset_version": opset,
     }
-    with evaluating(form), torch.no_grad(), quiet("torch.onnx", "onnxscript"):
+    with evaluating(form), torch.no_grad(), _attention_in_parts(), quiet("torch.onnx", "onnxscript"):
         try:
             torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
             return True
@@ -163,6 +163,17 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
             ) from error
     _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
     return False
+
+
+@contextmanager
+def _attention_in_parts() -> Iterator[None]:
+    """Keep torch from computing attention as one operation, which has no counterpart in ONNX."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
 
 
 def _one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import torch
 from secateur.calibration.calibrating import Calibration
 from secateur.errors import PlanError, nearest
 from secateur.graph.groups import Axis, Graph, Member
-from secateur.planning.criteria import data  # noqa: F401 - fills the table
+from secateur.planning.criteria.data import fisher, obs
 from secateur.planning.criteria.evidence import CRITERIA, REDUCTIONS, Criterion, Evidence
 from secateur.planning.criteria.weights import power_of
 from secateur.planning.names import names_of
@@ -19,7 +19,7 @@ from secateur.planning.origin import Origin
 from secateur.planning.outputs import Outputs, axis_length
 
 WITHOUT_WEIGHTS = frozenset({"random", "uniform"})  # criteria that look at no weight
-LOSSES = frozenset({"obs", "fisher"})  # those whose numbers are losses, on one scale for all groups
+LOSSES = frozenset({obs.__name__, fisher.__name__})  # those whose numbers are losses, on one scale for all groups
 NORMALIZERS: Mapping[str, Callable[[np.ndarray], float]] = {
     "mean": lambda values: float(np.abs(values).mean()),
     "sum": lambda values: float(np.abs(values).sum()),
