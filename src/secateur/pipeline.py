@@ -13,6 +13,7 @@ from torch import nn
 
 from secateur.calibration.calibrating import Calibration
 from secateur.calibration.calibrating import calibrate as calibrate_model
+from secateur.calibration.gradients import Loss
 from secateur.errors import BudgetError, PlanError, ProofError, nearest
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
@@ -25,7 +26,7 @@ from secateur.planning.plans import Plan, fingerprint_of
 from secateur.planning.schedules import Schedule, stages_of
 from secateur.planning.sensitivities import Curve
 from secateur.planning.shares import read_shares, words_of
-from secateur.surgery.compensation.compensating import compensated
+from secateur.surgery.compensation.compensating import Steps, compensated
 from secateur.surgery.cutting import cut
 from secateur.surgery.proof import verify
 
@@ -36,7 +37,7 @@ LONGEST_SEARCH = 60.0  # seconds
 log = logging.getLogger("secateur")
 
 
-def prune(
+def prune(  # noqa: PLR0913
     model: nn.Module,
     example: Any,
     free_outputs: bool = False,
@@ -44,6 +45,8 @@ def prune(
     calibrate: Iterable[Any] | None = None,
     sensitivity: Mapping[str, Curve] | None = None,
     metric: Metric | None = None,
+    loss: Loss | None = None,
+    mimic: int = 0,
     **budget: Any,
 ) -> tuple[nn.Module, Plan]:
     """Make a model smaller, and prove it.
@@ -62,6 +65,8 @@ def prune(
             others are asked for; and the weights that are left make up for those that go.
         sensitivity: what the model loses with each group: the curves of `secateur.sensitivity`. If they are left out,
             they are measured on the data: at a quarter of each group, with `allocate="sensitivity"` at four shares.
+        loss: `loss(output, batch)`, for the criteria that look at gradients: `"taylor"`, `"fisher"`.
+        mimic: so many gradient steps of the pruned model towards what the original computes in every layer.
         metric: a function of a model that returns a number, the larger the better; for `quality`.
         **budget: as for `secateur.plan`: `ratio=0.5`, or `macs="0.25x"` and `params="1.3M"`, or `config=...`, and how.
             Or `quality="-1%"` (of what `metric` says of the model) or `quality="-0.01"` (of its units): the fewest MACs
@@ -102,8 +107,8 @@ def prune(
         capped = tolerance is not None or words.get("macs") is not None or words.get("params") is not None
         if tolerance is None and not timed:
             walk.try_out(None, words, ignore)
-        data = calibrate_model(model, walk.graph, calibrate)
-        walk = replace(walk, data=data)
+        data = calibrate_model(model, walk.graph, calibrate, loss)
+        walk = replace(walk, data=data, mimic=mimic)
         words = decided_by_data(
             model, walk.graph, data, {**words, "allocate": allocate}, sensitivity, capped or timed, timed
         )
@@ -238,6 +243,7 @@ class _Walk:
     example: Any
     graph: Graph
     data: Calibration | None = None
+    mimic: int = 0
 
     def prune(self, budget: Mapping[str, Any], ignore: list[str]) -> tuple[nn.Module, Plan]:
         """Return the pruned model and the plan with its proof; layers that fail it are added to `ignore`."""
@@ -262,7 +268,7 @@ class _Walk:
         """Let the weights make up for what is gone, if there are data; the proof was of the cut alone."""
         if self.data is None:
             return small, plan
-        found = compensated(small, plan, self.model, self.data.batches, calibration=self.data)
+        found = compensated(small, plan, self.model, self.data.batches, Steps(mimic=self.mimic), self.data)
         plan = replace(plan, recipe={**plan.recipe, "compensation": found.as_json()})
         return found.model, plan.with_proof(plan.proof and plan.proof.before("compensated"))
 

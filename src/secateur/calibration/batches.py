@@ -16,7 +16,7 @@ from secateur.errors import DataError
 from secateur.graph.calls import Call
 from secateur.graph.groups import CallShape
 
-MOST_AT_ONCE = 32  # samples in one run of the model
+MOST_AT_ONCE = 8  # samples in one run of the model: with more, CPUs spend their time on fresh memory
 HELD_OUT = 4  # every fourth part is held out
 ENOUGH = 128  # samples: more teach hardly more (GRAIL, arXiv 2602.23795)
 

@@ -30,6 +30,7 @@ class Calibration:
     fit: Mapping[Site, Moments] = field(default_factory=dict)
     held: Mapping[Site, Moments] = field(default_factory=dict)
     gradients: Gradients | None = None  # where a loss was given
+    worked_out: dict[Any, Any] = field(default_factory=dict)  # from the moments, which takes its time
 
 
 def calibrate(model: nn.Module, graph: Graph, batches: Any, loss: Loss | None = None) -> Calibration:
@@ -59,7 +60,7 @@ def calibrate(model: nn.Module, graph: Graph, batches: Any, loss: Loss | None = 
             if width <= WIDEST:
                 site = reading.site
                 calls[site] = calls.get(site, 0) + 1
-                rows = blocked(rows_of(reading, max(MOST_ROWS, 2 * width), 97 * number + calls[site]), reading.blocks)
+                rows = blocked(rows_of(reading, max(MOST_ROWS, width), 97 * number + calls[site]), reading.blocks)
                 if site not in moments[held]:
                     moments[held][site] = Moments(reading.blocks, width, rows.device)
                 moments[held][site].add(rows)

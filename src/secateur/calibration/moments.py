@@ -12,7 +12,7 @@ from secateur.calibration.observing import Reading
 from secateur.graph.groups import Axis
 
 WIDEST = 4096  # channels whose products are kept
-MOST_ROWS = 4096  # of what a weight reads in one part, or twice its width if that is more
+MOST_ROWS = 1536  # of what a weight reads in one part, or its width if that is more
 
 
 class Moments:

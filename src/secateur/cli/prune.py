@@ -68,6 +68,12 @@ class _Pruned:
     "what goes.",
 )
 @click.option(
+    "--mimic",
+    type=click.IntRange(0),
+    metavar="STEPS",
+    help="After --calibrate, gradient steps towards what the original computes in every layer.",
+)
+@click.option(
     "--allocate",
     type=click.Choice(["sensitivity"]),
     help="Measure on --calibrate what the model loses with each group, at four shares instead of one.",
@@ -179,6 +185,8 @@ def _budget(options: dict[str, Any]) -> dict[str, Any]:
         raise click.UsageError("--latency is a time on some runtime. Say on which: --on openvino.")
     if (options["quality"] is None) != (options["metric"] is None):
         raise click.UsageError("--quality and --metric go together: how far what may fall.")
+    if options["mimic"] and options["calibrate"] is None:
+        raise click.UsageError("--mimic learns from pictures. Give some: --calibrate DIR.")
     if options["allocate"] is not None and options["calibrate"] is None:
         raise click.UsageError("--allocate sensitivity measures on pictures. Give some: --calibrate DIR.")
     try:

@@ -30,7 +30,7 @@ from secateur.surgery.compensation.compensating import ridged
 from secateur.surgery.cutting import cut
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
-MOST_SAMPLES = 64  # held out, that the outputs are compared on
+MOST_SAMPLES = 24  # held out, that the outputs are compared on
 
 progress = logging.getLogger("secateur.progress")
 

@@ -14,7 +14,7 @@ import torch
 from secateur.calibration.moments import Moments
 
 RIDGE = 1e-3  # on inputs of unit variance, as a compensation would need
-ROUNDS = 128  # in which all units of a group go, at the least
+ROUNDS = 64  # in which all units of a group go, at the least
 
 
 @dataclass

@@ -24,6 +24,13 @@ def obs(evidence: Evidence) -> torch.Tensor:
     queries and keys, is judged by the share of its energy that its filters have.
     """
     calibration = evidence.data("obs")
+    key = "obs", evidence.group.name, evidence.group.size
+    if key not in calibration.worked_out:
+        calibration.worked_out[key] = _surgeon_losses(evidence, calibration)
+    return calibration.worked_out[key]
+
+
+def _surgeon_losses(evidence: Evidence, calibration: Calibration) -> torch.Tensor:
     readers = []
     for member, moments in _readings(evidence, calibration):
         use = calibration.uses[member.tensor, member.axis]

@@ -19,16 +19,28 @@ from secateur.errors import CutError
 from secateur.planning.plans import Plan
 from secateur.surgery.compensation.answers import Answers
 from secateur.surgery.compensation.consumers import Consumer, consumer_of
-from secateur.surgery.compensation.ridge import Fit
+from secateur.surgery.compensation.mimicking import mimic as imitate
+from secateur.surgery.compensation.ridge import STRENGTHS, Fit
 from secateur.surgery.compensation.statistics import norms_of, renew_statistics
 from secateur.surgery.cutting import check_fits, copied
 
+FEW = (1e-12, 1e-3, 1e-1)  # strengths of ridges, where many models are tried
 PASSES = 4  # over the data, layer after layer
 
 log = logging.getLogger("secateur")
 progress = logging.getLogger("secateur.progress")
 
 Pair = tuple[Moments, Moments]  # of the rows to fit, and of those held out
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is tried, in this order; see `compensate`."""
+
+    passes: int = PASSES
+    statistics: bool = True
+    mimic: int = 0
+    strengths: Sequence[float] = STRENGTHS  # of ridges; none: means alone are made up for
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ def compensate(
     batches: Iterable[Any],
     passes: int = PASSES,
     statistics: bool = True,
+    mimic: int = 0,
 ) -> nn.Module:
     """Return a copy of a pruned model whose weights make up for the channels that are gone, as far as samples tell.
 
@@ -67,7 +80,8 @@ def compensate(
     without labels, goes into the weight, and what is constant into its bias or the mean of the norm that follows. This
     is done for all weights at once on what the original computes, then layer after layer on what the pruned model
     computes by then; at last the running statistics of norms are taken anew. A quarter of the samples is held out, and
-    decides the strength of every ridge, and whether a step is kept. No gradients.
+    decides the strength of every ridge, and whether a step is kept. No
+    gradients, unless `mimic` asks for them.
 
     Args:
         small: the pruned model; untouched.
@@ -77,6 +91,7 @@ def compensate(
             after the inputs (labels) is ignored. They stay in memory; a hundred samples or two are enough.
         passes: how often the layers are gone through in order; 0: only on what the original computes.
         statistics: whether to try taking the statistics of norms anew (EagleEye, arXiv 2007.02491).
+        mimic: so many gradient steps towards what the original computes in every layer, at last.
 
     Raises:
         CutError: the plan was made for another model, or `small` was not cut by it.
@@ -85,7 +100,7 @@ def compensate(
     Example:
         >>> better = compensate(small, plan, full, loader)  # doctest: +SKIP
     """
-    return compensated(small, plan, full, batches, passes, statistics).model
+    return compensated(small, plan, full, batches, Steps(passes, statistics, mimic)).model
 
 
 def compensated(
@@ -93,15 +108,14 @@ def compensated(
     plan: Plan,
     full: nn.Module,
     batches: Any,
-    passes: int = PASSES,
-    statistics: bool = True,
+    steps: Steps | None = None,
     calibration: Calibration | None = None,
 ) -> Compensation:
-    """Do what `compensate` does, and tell of it."""
+    """Do what `compensate` does, and tell of it; `calibration` is what is known of the original's weights."""
     check_fits(full, plan)
     _check_small(small, plan)
     read = calibration.batches if calibration is not None else batches_of(batches, full, plan.calls)
-    return _Walk(small, plan, full, read, calibration).through(passes, statistics)
+    return _Walk(small, plan, full, read, calibration).through(steps or Steps())
 
 
 def ridged(small: nn.Module, plan: Plan, full: nn.Module, calibration: Calibration) -> nn.Module:
@@ -113,7 +127,7 @@ def ridged(small: nn.Module, plan: Plan, full: nn.Module, calibration: Calibrati
             fit, held = (
                 part[site].joint(consumer.blocks, consumer.kept) for part in (calibration.fit, calibration.held)
             )
-            consumer.apply(consumer.solve(fit, held, full, plan), small, full, plan)
+            consumer.apply(consumer.solve(fit, held, full, plan, FEW), small, full, plan)
     return small
 
 
@@ -132,7 +146,12 @@ class _Walk:
     """The steps of a compensation, on a copy that each of them may change."""
 
     def __init__(
-        self, small: nn.Module, plan: Plan, full: nn.Module, batches: Batches, calibration: Calibration | None = None
+        self,
+        small: nn.Module,
+        plan: Plan,
+        full: nn.Module,
+        batches: Batches,
+        calibration: Calibration | None,
     ) -> None:
         self.plan, self.full, self.batches, self.calibration = plan, full, batches, calibration
         self.model = copied(small)
@@ -142,7 +161,7 @@ class _Walk:
         self.answers = Answers(full, batches.held_out)
         self.errors: dict[str, float | None] = {"cut": self.answers.error(self.model)}
 
-    def through(self, passes: int, statistics: bool) -> Compensation:
+    def through(self, steps: Steps) -> Compensation:
         consumers = self._consumers()
         cut = [consumer for consumer in consumers if consumer.cut]
         if not cut:
@@ -150,16 +169,23 @@ class _Walk:
                 "Compensation changes nothing: %s.", "; ".join(self.left.values()) or "no weight reads a cut channel"
             )
         else:
-            self._step("ridge", lambda: self._refit(cut, paired=False))
+            name = "ridge" if steps.strengths else "mean"
+            self._step(name, lambda: self._refit(cut, False, steps.strengths))
             first = consumers.index(cut[0])
-            for number, chunk in enumerate(_chunks(consumers[first:], passes), 1):
-                self._step(f"layers, pass {number}", lambda chunk=chunk: self._refit(chunk, paired=True))
-            if statistics and norms_of(self.model):
+            for number, chunk in enumerate(_chunks(consumers[first:], steps.passes), 1):
+                if not self._step(
+                    f"layers, pass {number}", lambda chunk=chunk: self._refit(chunk, True, steps.strengths)
+                ):
+                    break  # the later the layer, the fewer its positions, and the more would be fitted to them
+            if steps.statistics and norms_of(self.model):
                 self._step("statistics", lambda: renew_statistics(self.model, self.batches.to_fit))
+            if steps.mimic:
+                parts = self.batches.to_fit
+                self._step("mimicking", lambda: imitate(self.model, self.full, parts, consumers, steps.mimic))
         return Compensation(self.model, self.batches.samples, self.errors, tuple(self.dropped), self.layers, self.left)
 
-    def _step(self, name: str, change: Callable[[], Any]) -> None:
-        """Change the model, and take that back if it does not bring its outputs nearer."""
+    def _step(self, name: str, change: Callable[[], Any]) -> bool:
+        """Change the model, and take that back if it does not bring its outputs nearer; tell whether it does."""
         progress.info("compensating: %s", name)
         before = {key: value.clone() for key, value in self.model.state_dict().items()}
         layers = dict(self.layers)
@@ -170,8 +196,9 @@ class _Walk:
             self.model.load_state_dict(before)
             self.layers = layers
             self.dropped.append(name)
-        else:
-            self.errors[name] = error
+            return False
+        self.errors[name] = error
+        return True
 
     def _consumers(self) -> list[Consumer]:
         """Find the weights that read channels, in the order in which they do."""
@@ -198,13 +225,13 @@ class _Walk:
 
     # -- moments -----------------------------------------------------------------------------------------------------
 
-    def _refit(self, consumers: Sequence[Consumer], paired: bool) -> None:
+    def _refit(self, consumers: Sequence[Consumer], paired: bool, strengths: Sequence[float]) -> None:
         """Fit what weights read: in the original alone, or what is read there to what the pruned model makes of it."""
         moments = self._moments(consumers, paired)
         for consumer in consumers:
             if consumer.site in moments:
                 fit, held = moments[consumer.site]
-                found = consumer.solve(fit, held, self.full, self.plan)
+                found = consumer.solve(fit, held, self.full, self.plan, strengths)
                 consumer.apply(found, self.model, self.full, self.plan)
                 self.layers[consumer.site[0]] = _said(found)
 
@@ -247,7 +274,7 @@ class _Walk:
             site = reading.site
             if site in wanted:
                 calls[site] = calls.get(site, 0) + 1
-                most = max(MOST_ROWS, 2 * wanted[site].width)
+                most = max(MOST_ROWS, wanted[site].width)
                 rows[site, calls[site]] = rows_of(reading, most, number * 97 + calls[site])
                 if len(rows) == missing:
                     raise Enough

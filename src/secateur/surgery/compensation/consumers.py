@@ -12,7 +12,7 @@ from torch import nn
 from secateur.calibration.moments import WIDEST, Moments, block_size, blocked, weight_rows
 from secateur.calibration.observing import Intercept, Site, Use
 from secateur.planning.plans import Plan
-from secateur.surgery.compensation.ridge import Fit, best_fit
+from secateur.surgery.compensation.ridge import STRENGTHS, Fit, best_fit
 from secateur.surgery.cutting import kept_values, named_tensor, scale_factors
 
 
@@ -53,11 +53,13 @@ class Consumer:
         blocks, count, _ = rows.shape
         return rows.reshape(blocks, count, -1, self.run).transpose(2, 3).reshape(blocks, count * self.run, -1)
 
-    def solve(self, fit: Moments, held: Moments, full: nn.Module, plan: Plan) -> Fit:
+    def solve(
+        self, fit: Moments, held: Moments, full: nn.Module, plan: Plan, strengths: Sequence[float] = STRENGTHS
+    ) -> Fit:
         """Return what the missing channels are best made of."""
         weight = self._rows(self._kept_outputs(full, plan))
         kept = self.kept.to(weight.device)
-        return best_fit(fit, held, kept, weight, affine=self.intercept is not None)
+        return best_fit(fit, held, kept, weight, self.intercept is not None, strengths)
 
     def apply(self, found: Fit, small: nn.Module, full: nn.Module, plan: Plan) -> None:
         """Put what was found into a pruned model: into this weight, and where its constants go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,14 @@ class Fit:
     error_before: float  # the same with nothing made up for
 
 
-def best_fit(fit: Moments, held: Moments, kept: torch.Tensor, weight: torch.Tensor, affine: bool) -> Fit:
+def best_fit(
+    fit: Moments,
+    held: Moments,
+    kept: torch.Tensor,
+    weight: torch.Tensor,
+    affine: bool,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Fit:
     """Return the regression of a weight's inputs on the kept ones that serves this weight best on held-out rows.
 
     Candidates are: nothing, the mean of what is missing (Molchanov et al., arXiv 1611.06440; VBP, ICCV 2025), and
@@ -35,6 +43,7 @@ def best_fit(fit: Moments, held: Moments, kept: torch.Tensor, weight: torch.Tens
         kept: which of the original's channels the latter are, (blocks, kept).
         weight: what reads them, (blocks, rows, channels).
         affine: whether a constant can go somewhere.
+        strengths: of the ridges to try.
     """
     channels = weight.shape[2]
     selection = torch.zeros(*weight.shape[::2], kept.shape[1], dtype=torch.float64, device=weight.device)
@@ -44,7 +53,7 @@ def best_fit(fit: Moments, held: Moments, kept: torch.Tensor, weight: torch.Tens
     candidates = [(selection, nothing, "none")]
     if affine:
         candidates.append((selection, _constant(fit, selection), "mean"))
-    for strength in STRENGTHS:
+    for strength in strengths:
         ridge = _ridge(fit, selection, strength, affine)
         if ridge is not None:
             candidates.append((ridge, _constant(fit, ridge) if affine else nothing, f"ridge {strength:g}"))

@@ -1,0 +1,225 @@
+"""What pruning without labels costs, by criterion and by way of recovery, with the peer beside it in one run.
+
+python benchmarks/recover.py [--data DIR] [--parts imagenet,criteria,curves,quality,modnet] [--seeds 0,1,2]
+
+Writes docs/recovery.md and docs/recovery.png. What was measured is kept in benchmarks/results/recovery, line by line,
+so that a second run goes on where the first was interrupted; delete that folder to begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+import secateur  # noqa: E402
+from benchmarks.recovery import page  # noqa: E402
+from benchmarks.recovery.subjects import RESULTS, Subject, cifar, imagenet, mnist  # noqa: E402
+from benchmarks.recovery.ways import by_default, by_plan, by_torch_pruning, outcome, own_labels, sensitivity_of  # noqa: E402
+from secateur.models.checkpoints import load_checkpoint  # noqa: E402
+from secateur.models.pictures import pictures_in, prepared_pictures  # noqa: E402
+from secateur.models.registry import zoo_entry  # noqa: E402
+from secateur.training.classification import LabelledImages, accuracy, fit_classifier  # noqa: E402
+
+BUDGETS = (0.83, 0.655)
+CRITERIA = ("l1", "l2", "fpgm", "lamp", "bn_scale", "activation", "variance", "taylor", "fisher", "obs", "random")
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+WAYS = ("none", "mean", "statistics", "ridge", "ridge, statistics", "layers", "mimicking")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("SECATEUR_DATA", str(ROOT / "../shared/data")))
+    parser.add_argument("--parts", default="imagenet,criteria,curves,quality,modnet")
+    parser.add_argument("--seeds", default="0,1,2")
+    given = parser.parse_args()
+    logging.getLogger("secateur").setLevel(logging.ERROR)
+    data, ledger = Path(given.data).resolve(), Ledger(RESULTS / "records.jsonl")
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    parts: dict[str, Callable[[], None]] = {
+        "imagenet": lambda: _imagenet(ledger, data, seeds),
+        "criteria": lambda: _criteria(ledger, data),
+        "curves": lambda: _curves(ledger, data),
+        "quality": lambda: _quality(ledger, data),
+        "modnet": lambda: _modnet(ledger, data),
+    }
+    for part in given.parts.split(","):
+        parts[part]()
+        page.write(ledger.records(), ROOT / "docs")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A line of JSON for each measurement."""
+
+    path: Path
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what was measured."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.is_file() else []
+
+    def note(self, key: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> None:
+        """Measure, unless that was done before."""
+        if any(key.items() <= record.items() for record in self.records()):
+            return
+        record = {**key, **measure()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(json.dumps(record), flush=True)
+
+
+def _imagenet(ledger: Ledger, data: Path, seeds: Sequence[int]) -> None:
+    """The table of the defaults: three draws of calibration pictures, two budgets."""
+    for seed in seeds:
+        subject = imagenet(data, seed)
+        ledger.note(
+            {"part": "imagenet", "seed": seed, "macs": 1.0, "way": "full"},
+            lambda subject=subject: {"score": subject.score(subject.model)},
+        )
+        graph = secateur.trace(subject.model, subject.example)
+        for macs in BUDGETS:
+            for way, make in _imagenet_ways(subject, graph, macs):
+                key = {"part": "imagenet", "seed": seed, "budget": macs, "way": way}
+                ledger.note(key, lambda subject=subject, make=make: outcome(subject, make).as_json())
+
+
+def _imagenet_ways(subject: Subject, graph: Any, macs: float) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+    budget = {"macs": f"{macs}x", "criterion": "l1"}
+    yield "secateur, defaults", lambda: by_default(subject, macs)
+    yield "secateur, defaults and 60 steps of mimicking", lambda: by_default(subject, macs, mimic=60)
+    yield "L1, nothing else", lambda: by_plan(subject, graph, "none", **budget)
+    yield "L1, statistics anew", lambda: by_plan(subject, graph, "statistics", **budget)
+    yield "L1, ridge", lambda: by_plan(subject, graph, "ridge", **budget)
+    for importance in ("GroupMagnitude", "GroupTaylor"):
+        for statistics in (False, True):
+            way = f"Torch-Pruning, {importance}{', statistics anew' if statistics else ''}"
+            yield way, lambda i=importance, s=statistics: by_torch_pruning(subject, macs, i, s)
+
+
+def _criteria(ledger: Ledger, data: Path) -> None:
+    """Every criterion at three budgets, with and without compensation."""
+    subject = imagenet(data, 0)
+    graph = secateur.trace(subject.model, subject.example)
+    calibration = secateur.calibrate(subject.model, graph, subject.batches(), loss=own_labels)
+    sensitivities: dict[str, Any] = {}
+    for macs in (0.9, 0.83, 0.655):
+        for criterion in CRITERIA:
+            for ranking in ("group", "loss"):
+                budget: dict[str, Any] = {"macs": f"{macs}x", "criterion": criterion, "ranking": ranking}
+                for how in ("none", "ridge") if ranking == "group" else ("ridge",):
+                    key = {"part": "criteria", "budget": macs, "criterion": criterion, "ranking": ranking, "way": how}
+
+                    def measure(
+                        how: str = how, budget: dict[str, Any] = budget, criterion: str = criterion
+                    ) -> dict[str, Any]:
+                        if budget["ranking"] == "loss":
+                            if criterion not in sensitivities:
+                                sensitivities[criterion] = sensitivity_of(subject, graph, calibration, criterion)
+                            budget = {**budget, "sensitivity": sensitivities[criterion]}
+                        return outcome(subject, lambda: by_plan(subject, graph, how, calibration, **budget)).as_json()
+
+                    ledger.note(key, measure)
+
+
+def _curves(ledger: Ledger, data: Path) -> None:
+    """Two networks trained here, by ratio and by way of recovery, and trained on from there."""
+    for subject in (cifar(data), mnist(data)):
+        graph = secateur.trace(subject.model, subject.example)
+        calibration = secateur.calibrate(subject.model, graph, subject.batches())
+        ledger.note(
+            {"part": "curves", "subject": subject.name, "ratio": 0.0, "way": "full"},
+            lambda subject=subject: {"score": subject.score(subject.model)},
+        )
+        for ratio in RATIOS:
+            for criterion, way in [*(("l1", way) for way in WAYS), ("obs", "ridge")]:
+                for epochs in (0, 1):
+                    if epochs and (criterion, way) not in (("l1", "none"), ("l1", "ridge"), ("obs", "ridge")):
+                        continue
+                    key = {
+                        "part": "curves",
+                        "subject": subject.name,
+                        "ratio": ratio,
+                        "way": way,
+                        "criterion": criterion,
+                    }
+
+                    def measure(
+                        subject: Subject = subject,
+                        way: str = way,
+                        criterion: str = criterion,
+                        epochs: int = epochs,
+                        ratio: float = ratio,
+                        graph: Any = graph,
+                        calibration: Any = calibration,
+                    ) -> dict[str, Any]:
+                        def make() -> nn.Module:
+                            small = by_plan(
+                                subject, graph, way, calibration, ratio=ratio, criterion=criterion, min_channels=2
+                            )
+                            if epochs:
+                                fit_classifier(small, subject.calibration, epochs, rate=5e-4, batch=64)
+                            return small
+
+                        return outcome(subject, make).as_json()
+
+                    ledger.note({**key, "epochs": epochs}, measure)
+
+
+def _quality(ledger: Ledger, data: Path) -> None:
+    """A metric that may fall by a hundredth: searched on one half of the test pictures, judged on the other."""
+    for subject in (cifar(data), mnist(data, name="LeNet, MNIST")):
+        searched, judged = (
+            LabelledImages(subject.test.images[start::2], subject.test.labels[start::2]) for start in (0, 1)
+        )
+
+        def measure(subject: Subject = subject, searched: Any = searched, judged: Any = judged) -> dict[str, Any]:
+            small, plan = secateur.prune(
+                subject.model,
+                subject.example,
+                quality="-1%",
+                metric=lambda model: accuracy(model, searched),
+                calibrate=subject.batches(),
+                min_channels=2,
+            )
+            return {
+                "macs": round(plan.recipe["quality"]["macs"], 3),
+                "searched": [100 * accuracy(model, searched) for model in (subject.model, small)],
+                "judged": [100 * accuracy(model, judged) for model in (subject.model, small)],
+            }
+
+        ledger.note({"part": "quality", "subject": subject.name}, measure)
+
+
+def _modnet(ledger: Ledger, data: Path) -> None:
+    """A quarter of MODNet's MACs: the error of its outputs on portraits, step by step."""
+    key = {"part": "modnet", "macs": 0.25}
+
+    def measure() -> dict[str, Any]:
+        torch.manual_seed(0)
+        entry = zoo_entry("modnet")
+        model = entry.build().eval()
+        load_checkpoint(model.backbone, data / "pretrained/mobilenet_v2-b0353104.pth", strict=False)
+        paths = pictures_in(data / "pif_portraits/image", 48)
+        pictures = list(prepared_pictures(paths, (1, 3, 256, 256), entry.mean, entry.std))
+        example = torch.zeros(1, 3, 256, 256)
+        _, plan = secateur.prune(model, example, macs="0.25x", calibrate=pictures, min_channels=4)
+        return dict(plan.recipe["compensation"]["errors"])
+
+    ledger.note(key, measure)
+
+
+if __name__ == "__main__":
+    main()
