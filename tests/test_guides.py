@@ -14,6 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = {  # what each prints, among other things, and the pictures it makes
     "grafting.md": ("equals the masked original", ("rewired.png", "simulated.png")),
     "training.md": ("wrap the pruned model afterwards", ()),
+    "without-labels.md": ("% of the MACs; on other pictures ", ()),
     "when-pruning-pays.md": ("batch 1024, simulated: ", ()),
 }
 
@@ -28,6 +29,7 @@ def test_a_guide_runs(
 ) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
     if "openvino" in (DOCS / guide).read_text(encoding="utf-8"):
         pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)

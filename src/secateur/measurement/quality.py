@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import BudgetError, MeasurementError, PlanError
+from secateur.surgery.compensation.answers import in_evaluation
 
 Metric = Callable[[nn.Module], float]  # the larger the better
 STEPS = 7  # halvings of the range of MACs
@@ -109,13 +110,14 @@ def search_quality(
 
 
 def measured(metric: Metric, model: nn.Module) -> float:
-    """Return what a metric says of a model.
+    """Return what a metric says of a model, which it is given in evaluation, without gradients.
 
     Raises:
         MeasurementError: it fails, or says no finite number.
     """
     try:
-        value = float(metric(model))
+        with in_evaluation(model):
+            value = float(metric(model))
     except Exception as error:
         raise MeasurementError(f"The metric fails: {type(error).__name__}: {error}.") from error
     if not math.isfinite(value):

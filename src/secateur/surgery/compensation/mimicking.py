@@ -66,7 +66,7 @@ def mimic(model: nn.Module, full: nn.Module, parts: Sequence[Part], consumers: S
             optimizer.step()
             schedule.step()
             left = (time.monotonic() - begun) / (step + 1) * (steps - step - 1)
-            progress.info("mimicking: step %d of %d, error %.3f, %.0f s left", step + 1, steps, float(loss), left)
+            progress.info("mimicking: step %d of %d, error %.3f, %.0f s left", step + 1, steps, loss.item(), left)
     finally:
         for parameter, before in zip(parameters, asked, strict=True):
             parameter.requires_grad_(before)
