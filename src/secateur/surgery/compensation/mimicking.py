@@ -15,7 +15,7 @@ from secateur.surgery.compensation.answers import in_evaluation, outputs_of
 from secateur.surgery.compensation.consumers import Consumer
 from secateur.surgery.cutting import named_tensor
 
-RATE = 1e-3  # of Adam, falling to 0 along a half cosine
+RATE = 1e-4  # of Adam, falling to 0 along a half cosine
 SPREAD = 1e-6  # the least variance that an error is divided by
 
 progress = logging.getLogger("secateur.progress")
@@ -25,7 +25,7 @@ class Channels(NamedTuple):
     """Which channels of a layer's input are left."""
 
     from_end: int  # -1: the last dimension; else how many a batched input has, less one
-    index: torch.Tensor
+    kept: torch.Tensor
 
     def dim(self, inputs: torch.Tensor) -> int:
         """Return the dimension of the channels in an input of the layer, with or without a batch."""
@@ -107,7 +107,7 @@ def _read(model: nn.Module, part: Part, layers: Sequence[str]) -> dict[str, Any]
 
 def _distance(read: Mapping[str, Any], wanted: Mapping[str, Any], kept: Mapping[str, Channels]) -> torch.Tensor:
     inner = [
-        _relative(read[name], wanted[name].index_select(channels.dim(wanted[name]), channels.index))
+        _relative(read[name], wanted[name].index_select(channels.dim(wanted[name]), channels.kept))
         for name, channels in kept.items()
         if name in read and name in wanted
     ]
