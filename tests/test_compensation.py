@@ -328,6 +328,24 @@ def test_wide_flattened_inputs_are_made_up_for_channel_by_channel():
     assert relative(better, model, batches(4, 3, 7, 7, seed=5)[0]) < 1e-5
 
 
+def test_a_constant_stays_out_of_a_norm_that_is_not_alone_in_reading():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.norm = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 5, 1, bias=False), nn.BatchNorm2d(5)
+
+        def forward(self, x):
+            x = self.b(self.a(x))
+            return self.norm(x) + x
+
+    model = seeded(Beside)
+    with torch.no_grad():
+        model.norm.running_var.fill_(0.01)
+    small, plan = secateur.prune(model, torch.zeros(1, 3, 5, 5), ratio=0.5, min_channels=1)
+    better = secateur.compensate(small, plan, model, batches(8, 3, 5, 5))
+    assert torch.equal(better.norm.running_mean, model.norm.running_mean)
+
+
 def test_twice_the_same_is_the_same():
     model = seeded(Normed)
     small, plan = secateur.prune(model, torch.zeros(1, 3, 9, 9), ratio=0.5, min_channels=1)

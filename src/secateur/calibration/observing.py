@@ -73,6 +73,7 @@ class Observer(LabelRun):
         self.atoms = Atoms()
         self.intercepts: dict[Site, list[Intercept | None]] = {}  # one for each call of the weight
         self.blocks: dict[Site, int] = {}
+        self.read_otherwise: set[Site] = set()  # whose results something else than a norm takes as they are
 
     def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return an alias of a tensor that knows its name, and the indices along its axes."""
@@ -115,6 +116,8 @@ class Observer(LabelRun):
         out = super().operate(func, found, args, kwargs)
         if found is channel_norm:
             self._normed(*args)
+        else:
+            self.read_otherwise.update(site for one in args if (site := getattr(one, WRITER, None)) is not None)
         if reading is not None:
             intercept = None if reading.bias is None else Intercept(reading.bias, 1)
             self.intercepts.setdefault(reading.site, []).append(intercept)
@@ -129,6 +132,12 @@ class Observer(LabelRun):
         training = len(rest) > 1 and bool(rest[1])
         if site is not None and name is not None and not training:
             self.intercepts[site][-1] = Intercept(name, -1)
+
+    def intercept(self, site: Site) -> Intercept | None:
+        """Return the vector that constants of a weight's inputs can go into, if it is the same at every call."""
+        found = set(self.intercepts[site])
+        one = found.pop()
+        return None if found or (one is not None and one.sign < 0 and site in self.read_otherwise) else one
 
     def axis_read(self, weight: Any, dim: int) -> tuple[Site, np.ndarray | None] | None:
         """Return the axis of a parameter that lies along one dimension of a weight, and in which order."""
@@ -235,7 +244,4 @@ def run_observed(model: nn.Module, call: Call, see: See) -> dict[Site, Use]:
     """Run a call in evaluation, and return how its weights are used, in the order of their first reading."""
     with observed(model, see) as run, suppress(Enough):
         model(*call.args, **call.kwargs)
-    return {
-        site: Use(found[0] if len(set(found)) == 1 else None, run.blocks[site], len(found))
-        for site, found in run.intercepts.items()
-    }
+    return {site: Use(run.intercept(site), run.blocks[site], len(found)) for site, found in run.intercepts.items()}

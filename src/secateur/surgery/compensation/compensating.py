@@ -84,7 +84,8 @@ def compensate(
     gradients, unless `mimic` asks for them.
 
     Args:
-        small: the pruned model; untouched.
+        small: the pruned model, as it was cut: what reads cut channels is computed from the original's weights, and
+            what it learnt since is lost. Untouched.
         plan: what was cut.
         full: the original; untouched.
         batches: what the model is called with: an iterable of tensors, of tuples, or of dicts by keyword. What comes
