@@ -21,8 +21,8 @@ from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.models.registry import entry_of
 from secateur.models.selection import select_function
 from secateur.pipeline import prune
+from secateur.planning.checks import RANKINGS
 from secateur.planning.criteria.scoring import check_criterion
-from secateur.planning.planning import RANKINGS
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
 from secateur.reporting.latency import latency_curve, latency_line

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from secateur.errors import PlanError, nearest
 from secateur.graph.groups import Graph
 from secateur.planning.allocation import Allocation
 from secateur.planning.budgets import Cap, counted, read_cap, shown
+from secateur.planning.checks import check_budget, check_loss, check_options, check_times
 from secateur.planning.configuration import Configuration, read_configuration
 from secateur.planning.criteria.evidence import Criterion
 from secateur.planning.criteria.scoring import LOSSES, check_criterion, importances, normalised
@@ -27,12 +28,10 @@ from secateur.planning.outputs import Outputs, axis_length, elements_per_unit, k
 from secateur.planning.plans import Plan, assemble, fingerprint_of
 from secateur.planning.requests import Request
 from secateur.planning.rules import rules_of
-from secateur.planning.scope import Scope
 from secateur.planning.sensitivities import Curve, rescaled
 from secateur.planning.shares import REST, Share, read_shares, shares_of, words_of
 from secateur.planning.widths import Widths
 
-RANKINGS = ("group", "global", "isomorphic", "time", "loss")
 _THIN = 0.1  # of its width: a stem or residual stream below this is worth a warning
 
 # What widths of shuffled channels are changed by, until some choice of channels fits them; a cap is never exceeded.
@@ -124,9 +123,9 @@ def plan(  # noqa: PLR0913
         ((16, 3, 3, 3), (4, 16, 3, 3))
     """
     criterion, ranking = criterion or "l1", ranking or "group"
-    _check_options(ranking, round_to, min_channels, seed)
-    _check_times(ranking, times, macs, params, after)
-    _check_loss(ranking, str(criterion), sensitivity, (macs, params))
+    check_options(ranking, round_to, min_channels, seed)
+    check_times(ranking, times, macs, params, after)
+    check_loss(ranking, str(criterion), sensitivity, (macs, params))
     name, _ = check_criterion(criterion)
     normalised(np.ones(1), normalizer)
     check_model(graph, model)
@@ -157,7 +156,7 @@ def plan(  # noqa: PLR0913
         full=_sizes(graph) if origin is None else origin.sizes(graph),
         elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
     )
-    _check_budget(ratio, macs, params, request.scope)
+    check_budget(ratio, macs, params, request.scope)
     caps = _caps(graph, macs, params, origin)
     said = name if callable(criterion) else criterion
     recipe = {
@@ -343,52 +342,6 @@ def _outcome(parts: Sequence[Allocation]) -> dict[str, Any]:
 
 def _said(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _check_options(ranking: Any, round_to: Any, min_channels: Any, seed: Any) -> None:
-    if ranking not in RANKINGS:
-        raise PlanError(f"There is no ranking {ranking!r}.{nearest(str(ranking), RANKINGS)}")
-    for name, value, least in (("min_channels", min_channels, 1), ("round_to", round_to, 1), ("seed", seed, 0)):
-        if value is None and name == "round_to":
-            continue
-        if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-            raise PlanError(f"{name}={value!r} makes no sense here. Give a whole number of at least {least}.")
-
-
-def _check_times(ranking: str, times: Any, macs: Any, params: Any, after: Any) -> None:
-    if ranking == "time" and (not times or (macs is None and params is None)):
-        lacking = "the times of the layers (times=)" if not times else "a cap to stay under (macs= or params=)"
-        raise PlanError(f'ranking="time" wants {lacking}. Give it, or take another ranking.')
-    if ranking == "time" and after is not None:
-        raise PlanError(
-            'ranking="time" counts from the full-size model, and this one was cut before. Take another ranking.'
-        )
-    if times is not None and ranking != "time":
-        raise PlanError(f'times count for ranking="time" alone, not for {ranking!r}. Leave them out, or say that.')
-
-
-def _check_loss(ranking: str, criterion: str, sensitivity: Any, caps: Sequence[Any]) -> None:
-    if ranking == "loss" and all(cap is None for cap in caps):
-        raise PlanError(
-            'ranking="loss" wants a cap to stay under (macs= or params=). Give it, or take another ranking.'
-        )
-    if ranking == "loss" and sensitivity is None and criterion not in LOSSES:
-        raise PlanError(
-            f'ranking="loss" wants importances that are losses, and those by {criterion!r} are not. Take one of '
-            f"{', '.join(sorted(LOSSES))}, or give the sensitivity of groups."
-        )
-
-
-def _check_budget(ratio: Any, macs: Any, params: Any, scope: Scope) -> None:
-    given = [name for name, value in (("ratio", ratio), ("macs", macs), ("params", params)) if value is not None]
-    if scope.has_budget:
-        given.append("the sparsities of config")
-    if not given:
-        raise PlanError('No budget was given. Pass ratio=0.5, macs="0.5x", params="1M", or a config with a sparsity.')
-    if len(given) > 1 and given != ["macs", "params"]:
-        raise PlanError(
-            f"{' and '.join(given)} are budgets of different kinds. Keep one of them; macs and params go together."
-        )
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
