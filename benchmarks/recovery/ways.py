@@ -114,7 +114,7 @@ def by_torch_pruning(subject: Subject, macs: float, importance: str, statistics:
     for _ in range(200):
         if importance == "GroupTaylor":
             model.zero_grad()
-            output = model(subject.calibration.images[:32])
+            output = model(subject.calibration.images[:8])
             own_labels(output, None).backward()
         pruner.step()
         now, _ = tp.utils.count_ops_and_params(model, subject.example)

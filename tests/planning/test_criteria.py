@@ -136,7 +136,7 @@ def test_weights_of_any_dtype_are_ranked_in_float64(dtype):
 
 
 def test_a_new_criterion_joins_with_one_function(monkeypatch):
-    monkeypatch.setattr("secateur.planning.criteria.CRITERIA", CRITERIA)
+    monkeypatch.setattr("secateur.planning.criteria.scoring.CRITERIA", CRITERIA)
     monkeypatch.delitem(CRITERIA, "norm weight", raising=False)
 
     @criterion("norm weight")
