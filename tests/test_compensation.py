@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 import secateur
 from secateur.errors import CutError, DataError
-from secateur.surgery.compensation.compensating import compensated
+from secateur.surgery.compensation.compensating import Steps, compensated
 
 
 def seeded(build, seed=0):
@@ -344,6 +345,116 @@ def test_a_constant_stays_out_of_a_norm_that_is_not_alone_in_reading():
     small, plan = secateur.prune(model, torch.zeros(1, 3, 5, 5), ratio=0.5, min_channels=1)
     better = secateur.compensate(small, plan, model, batches(8, 3, 5, 5))
     assert torch.equal(better.norm.running_mean, model.norm.running_mean)
+
+
+class InPlace(nn.Module):
+    """Writes into what it is given, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.calls = nn.Linear(4, 12), nn.Linear(12, 3), 0
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.count += 1
+        return self.b(self.a(F.relu(x, inplace=True)).relu())
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_models_that_write_change_neither_themselves_nor_the_batches():
+    model, given = seeded(InPlace), batches(8, 4)
+    before = [x.clone() for x in given]
+    dice = torch.random.get_rng_state()
+    small, plan = secateur.prune(model, torch.zeros(1, 4), ratio=0.5, min_channels=1, calibrate=given)
+    assert all(torch.equal(x, y) for x, y in zip(given, before, strict=True))
+    assert (model.calls, model.count.item()) == (0, 0)
+    assert torch.equal(torch.random.get_rng_state(), dice)
+    assert type(small) is InPlace
+    assert plan.recipe["compensation"]["samples"] == 64
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (1, 16), (1, 3), (1, 1, 1, 1)])
+def test_batches_of_any_sizes_leave_some_out(pruned, sizes):
+    model, small, plan = pruned
+    found = compensated(small, plan, model, [torch.randn(size, 3, 9, 9) for size in sizes])
+    assert found.errors["cut"] is not None
+
+
+def test_norms_are_not_trained_on_a_single_value():
+    model = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    secateur.prune(model, torch.zeros(2, 6), ratio=0.5, min_channels=1, calibrate=[torch.randn(1, 6) for _ in range(8)])
+
+
+@pytest.mark.parametrize("budget", [{"ratio": 0.5}, {"macs": "0.5x"}])
+def test_what_is_not_finite_is_refused(budget):
+    model = seeded(lambda: nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)))
+    nn.init.constant_(model[2].weight, float("nan"))
+    with pytest.raises(DataError, match="reads of the batches is not finite"):
+        secateur.prune(model, torch.zeros(1, 6), min_channels=1, calibrate=batches(8, 6), **budget)
+
+
+def test_a_part_of_a_weight_gets_no_constant():
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.o = nn.Linear(4, 12), nn.Linear(8, 2)
+            self.w, self.b = nn.Parameter(torch.randn(20, 12)), nn.Parameter(torch.zeros(8))
+
+        def forward(self, x):
+            return self.o(F.linear(self.a(x).relu(), self.w[:8], self.b).relu())
+
+    model = seeded(Sliced)
+    small, _ = secateur.prune(
+        model, torch.zeros(1, 4), ratio={"a": 0.5}, min_channels=1, calibrate=batches(8, 4), criterion="l1"
+    )
+    assert torch.equal(small.b, model.b)
+
+
+def test_named_tuples_and_numbers_go_to_the_model_as_they_are():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.seen = nn.Linear(4, 12), nn.Linear(12, 3), set()
+
+        def forward(self, x, scale=1.0):
+            return self.b(self.a(x).relu()) * scale
+
+    class Pair(NamedTuple):
+        x: torch.Tensor
+        y: torch.Tensor
+
+    model = seeded(Scaled)
+    small, plan = secateur.prune(model, (torch.zeros(1, 4), 5.0), ratio=0.5, min_channels=1)
+    one = compensated(small, plan, model, [(x, 5.0) for x in batches(8, 4)])
+    other = compensated(small, plan, model, [Pair(x, torch.zeros(8)) for x in batches(8, 4)])
+    assert one.errors["cut"] == pytest.approx(other.errors["cut"], rel=1e-5)
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(value, other.model.state_dict()[name])
+
+
+def test_mimicking_brings_the_outputs_nearer():
+    model = seeded(Stream)
+    small, plan = secateur.prune(model, torch.zeros(1, 3, 8, 8), ratio=0.4, min_channels=1)
+    asked = [parameter.requires_grad for parameter in small.parameters()]
+    found = compensated(small, plan, model, batches(8, 3, 8, 8), Steps(passes=0, mimic=40))
+    assert found.errors["mimicking"] < found.errors["ridge"]
+    assert [parameter.requires_grad for parameter in found.model.parameters()] == asked
+    assert all(parameter.grad is None for parameter in (*found.model.parameters(), *model.parameters()))
+
+
+def test_free_outputs_are_not_compared_and_that_is_said(caplog):
+    model = seeded(Stream)
+    small, plan = secateur.prune(model, torch.zeros(1, 3, 8, 8), ratio=0.4, min_channels=1, free_outputs=True)
+    with caplog.at_level(logging.WARNING, "secateur"):
+        found = compensated(small, plan, model, batches(8, 3, 8, 8))
+    assert "cannot be compared" in caplog.text
+    assert list(found.errors) == ["cut", "ridge"]
 
 
 def test_twice_the_same_is_the_same():

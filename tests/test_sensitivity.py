@@ -67,22 +67,36 @@ def test_compensation_makes_groups_look_less_sensitive():
     assert with_it["a"][0][1] < without["a"][0][1]
 
 
+CALLS: list[nn.Module] = []
+
+
+def metric_at_module_level(net):
+    CALLS.append(net)
+    return float(-(net(torch.ones(4, 6)) - 1).square().mean())
+
+
 def test_what_was_measured_is_kept_and_not_measured_again():
     torch.manual_seed(0)
     model, x = Stream().eval(), [torch.randn(32, 6)] * 4
-    calls = []
-
-    def metric(net):
-        calls.append(net)
-        return float(-(net(x[0]) - 1).square().mean())
-
-    first = secateur.sensitivity(model, torch.zeros(1, 6), x, (0.5,), metric)
-    counted = len(calls)
-    again = secateur.sensitivity(model, torch.zeros(1, 6), x, (0.5,), metric)
-    assert counted > 2
-    assert len(calls) == counted + 1  # of the model itself
+    first = secateur.sensitivity(model, torch.zeros(1, 6), x, (0.5,), metric_at_module_level)
+    counted = len(CALLS)
+    again = secateur.sensitivity(model, torch.zeros(1, 6), x, (0.5,), metric_at_module_level)
+    assert counted == 4  # the model twice, two groups
+    assert len(CALLS) == counted + 2
     assert again.curves == first.curves
-    assert first.loss == "metric"
+    assert first.loss == "metric_at_module_level"
+
+
+def test_a_metric_that_closes_over_something_is_measured_anew():
+    torch.manual_seed(0)
+    model, x = Stream().eval(), [torch.randn(32, 6)] * 4
+    found = [
+        secateur.sensitivity(
+            model, torch.zeros(1, 6), x, (0.5,), lambda net, scale=scale: scale * float(net(torch.ones(4, 6)).sum())
+        ).curves
+        for scale in (1.0, -1.0)
+    ]
+    assert found[0] != found[1]
 
 
 def test_importances_are_brought_to_the_scale_of_what_is_lost():
@@ -127,7 +141,7 @@ def test_a_quality_is_met(trained):
         ({"quality": "-1%", "on": "torch", "metric": len}, PlanError, "quality stands alone, and on"),
         ({"quality": "-1%", "metric": len}, MeasurementError, "The metric fails: TypeError"),
         ({"quality": "-1%", "metric": lambda _: float("nan")}, MeasurementError, "no finite number"),
-        ({"ratio": 0.5, "allocate": "sensitivity"}, PlanError, "measured on data"),
+        ({"ratio": 0.5, "allocate": "sensitivity"}, PlanError, "allocate: nothing can be measured without data"),
         ({"ratio": 0.5, "allocate": "even"}, PlanError, "is not known"),
         ({"ratio": 0.5, "ranking": "loss"}, PlanError, "wants a cap"),
         ({"macs": "0.5x", "ranking": "loss"}, PlanError, "importances that are losses"),

@@ -97,7 +97,7 @@ def prune(  # noqa: PLR0913
     words, place = place_of(budget)
     tolerance = _read_quality(words, metric, place)
     allocate = words.pop("allocate", None)
-    _check_allocate(allocate, calibrate)
+    _check_data(allocate, calibrate, {"loss": loss, "mimic": mimic}, words)
     walk = _Walk(model, example, trace(model, example, free_outputs=free_outputs, attention=attention))
     words, ignore = _in_words(model, words)
     if place is not None and place.target is not None:
@@ -132,12 +132,23 @@ def prune(  # noqa: PLR0913
             )
 
 
-def _check_allocate(allocate: Any, calibrate: Any) -> None:
+def _check_data(allocate: Any, calibrate: Any, wanting: Mapping[str, Any], words: Mapping[str, Any]) -> None:
+    """Check what only makes sense with data, before any work."""
     if allocate not in (None, "sensitivity"):
         raise PlanError(f'allocate={allocate!r} is not known. Write allocate="sensitivity", or leave it out.')
-    if allocate is not None and calibrate is None:
+    lacking = next(
+        (name for name, value in {**wanting, "allocate": allocate}.items() if value and calibrate is None), None
+    )
+    if lacking is not None:
         raise PlanError(
-            "The sensitivity of groups is measured on data. Give some: calibrate=batches (--calibrate DIR)."
+            f"{lacking}: nothing can be measured without data. Give some: calibrate=batches (--calibrate DIR)."
+        )
+    mimic = wanting["mimic"]
+    if not isinstance(mimic, int) or isinstance(mimic, bool) or mimic < 0:
+        raise PlanError(f"mimic={mimic!r} is no number of steps. Give a whole number of at least 0.")
+    if allocate is not None and words.get("ratio") is not None:
+        raise PlanError(
+            'allocate="sensitivity" shares out a cap, and a ratio takes the same of every group. Give macs.'
         )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,8 +55,9 @@ class Batches:
 def batches_of(given: Any, model: nn.Module, calls: Sequence[CallShape]) -> Batches:
     """Read batches: an iterable of what the model is called with.
 
-    A batch is a tensor, a tuple or list of tensors, or a dict of keyword arguments. Of a tuple, what comes after the
-    model's inputs is ignored, as are keywords that its `forward` does not take: labels, mostly.
+    A batch is a tensor, a tuple or list of tensors, or a dict of keyword arguments. Of a tuple, tensors after the
+    model's inputs are ignored, as are keywords that its `forward` does not take: labels, mostly. The first dimension of
+    the first tensor is that of the samples; large batches are split along it.
 
     Args:
         given: the batches, of any sizes; read to the end once.
@@ -81,8 +82,12 @@ def batches_of(given: Any, model: nn.Module, calls: Sequence[CallShape]) -> Batc
             f"There are {samples or 'no'} samples to calibrate with, of which a quarter is held out to judge by. "
             f"Give {HELD_OUT} at least; {ENOUGH} would do."
         )
-    least = -(-HELD_OUT // len(read))
-    return Batches(tuple(piece for part in read for piece in _pieces(part, least)))
+    parts: list[Part] = []
+    for least in range(1, HELD_OUT + 1):
+        parts = [piece for part in read for piece in _pieces(part, least)]
+        if len(parts) >= HELD_OUT:
+            break
+    return Batches(tuple(parts))
 
 
 def _read(batch: Any, number: int, model: nn.Module, calls: Sequence[CallShape]) -> Part:
@@ -91,6 +96,8 @@ def _read(batch: Any, number: int, model: nn.Module, calls: Sequence[CallShape])
     for tensor in tensors:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"Batch {number} holds NaN or infinite values. Take it out, or repair what makes it.")
+    if not all(tensor.numel() for tensor in tensors):
+        raise DataError(f"Batch {number} holds no sample. Take it out.")
     return Part(call, batch, len(tensors[0]) if tensors[0].ndim else 1)
 
 
@@ -131,7 +138,8 @@ def _inputs(batch: Sequence[Any], calls: Sequence[CallShape]) -> int:
     for at, value in enumerate(batch):
         tensors += len(Call((value,), {}).tensors())
         if tensors >= wanted:
-            return at + 1
+            rest = itertools.takewhile(lambda one: isinstance(one, (bool, int, float, str)), batch[at + 1 :])
+            return at + 1 + len(list(rest))
     return len(batch)
 
 
@@ -152,7 +160,7 @@ def _pieces(part: Part, least: int) -> list[Part]:
         Part(
             part.call.map(_slicer(part.samples, start, end)), _sliced(part.batch, part.samples, start, end), end - start
         )
-        for start, end in pairwise(bounds)
+        for start, end in itertools.pairwise(bounds)
     ]
 
 
@@ -168,5 +176,6 @@ def _sliced(value: Any, samples: int, start: int, end: int) -> Any:
     if isinstance(value, (tuple, list)):
         if len(value) == samples and not any(isinstance(item, torch.Tensor) for item in value):
             return value[start:end]
-        return type(value)(_sliced(item, samples, start, end) for item in value)
+        items = [_sliced(item, samples, start, end) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

@@ -16,6 +16,7 @@ from secateur.calibration.gradients import Gradients, Loss, gradients_of
 from secateur.calibration.moments import MOST_ROWS, WIDEST, Moments, blocked, rows_of
 from secateur.calibration.observing import Reading, Site, Use, run_observed
 from secateur.errors import DataError, SecateurError
+from secateur.graph.calls import Call
 from secateur.graph.groups import Graph
 
 progress = logging.getLogger("secateur.progress")
@@ -52,7 +53,7 @@ def calibrate(model: nn.Module, graph: Graph, batches: Any, loss: Loss | None = 
     uses: dict[Site, Use] = {}
     moments: tuple[dict[Site, Moments], dict[Site, Moments]] = ({}, {})
     for number, part, held in numbered(found):
-        progress.info("calibrating: %d of %d samples", number + 1, len(found.parts))
+        progress.info("calibrating: part %d of %d", number + 1, len(found.parts))
         calls: dict[Site, int] = {}
 
         def see(reading: Reading, held: bool = held, number: int = number, calls: dict[Site, int] = calls) -> None:
@@ -67,6 +68,12 @@ def calibrate(model: nn.Module, graph: Graph, batches: Any, loss: Loss | None = 
 
         for site, use in run_part(model, part, number, see).items():
             uses.setdefault(site, use)
+    for site, own in moments[0].items():
+        if not bool(torch.isfinite(own.products).all()):
+            raise DataError(
+                f"What {site[0]} reads of the batches is not finite: NaN or infinite weights before it, or values too "
+                "large for half precision. Repair the weights, or calibrate in float32."
+            )
     gradients = None if loss is None else gradients_of(model, graph, found.to_fit, loss)
     return Calibration(found, uses, *moments, gradients)
 
@@ -85,7 +92,13 @@ def run_part(model: nn.Module, part: Part, number: int, see: Callable[[Reading],
         DataError: the model does not run on it.
     """
     with on_part(part, number):
-        return run_observed(model, part.call.map(lambda tensor: tensor.to(device_of(model))), see)
+        return run_observed(model, fresh(part, model), see)
+
+
+def fresh(part: Part, model: nn.Module) -> Call:
+    """Return a call with tensors of its own, on the device of a model that may write into them."""
+    device = device_of(model)
+    return part.call.map(lambda tensor: tensor.to(device, copy=True))
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -67,7 +67,8 @@ def _products(model: nn.Module, names: Sequence[str], part: Part, loss: Loss) ->
     try:
         model.eval()
         with torch.enable_grad():
-            call = part.call.map(lambda tensor: tensor.to(next(iter(leaves.values())).device))
+            device = next(iter(leaves.values())).device
+            call = part.call.map(lambda tensor: tensor.to(device, copy=True))
             output = torch.func.functional_call(model, leaves, call.args, call.kwargs)
             value = loss(output, part.batch)
             if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:

@@ -38,6 +38,7 @@ class Reading:
     blocks: int = 1  # groups of a convolution, one after the other along `dim`
     order: np.ndarray | None = None  # index along the weight's axis of each input; None: as they are
     bias: str | None = None  # a vector that is added to the result
+    even: bool = True  # whether a constant input adds the same to every position of the result
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,20 @@ class Observer(LabelRun):
         self.atoms = Atoms()
         self.intercepts: dict[Site, list[Intercept | None]] = {}  # one for each call of the weight
         self.blocks: dict[Site, int] = {}
+        self.sizes: dict[str, int] = {}
         self.read_otherwise: set[Site] = set()  # whose results something else than a norm takes as they are
 
     def stand_in(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return an alias of a tensor that knows its name, and the indices along its axes."""
         alias = tensor.detach()
-        if isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, nn.Parameter):
+            alias = alias.clone()  # the code may write into it
+        else:
             alias = nn.Parameter(alias, requires_grad=tensor.requires_grad)
             setattr(alias, WEIGHT, True)
         if name:
             setattr(alias, NAME, name)
+            self.sizes[name] = tensor.numel()
             setattr(alias, LABELS, lambda: self._fresh(name, tuple(tensor.shape)))
         return alias
 
@@ -122,7 +127,7 @@ class Observer(LabelRun):
             intercept = None if reading.bias is None else Intercept(reading.bias, 1)
             self.intercepts.setdefault(reading.site, []).append(intercept)
             self.blocks[reading.site] = reading.blocks
-            if intercept is None:
+            if intercept is None and reading.even:
                 setattr(out, WRITER, reading.site)
         return out
 
@@ -137,6 +142,9 @@ class Observer(LabelRun):
         """Return the vector that constants of a weight's inputs can go into, if it is the same at every call."""
         found = set(self.intercepts[site])
         one = found.pop()
+        others = (each for other, given in self.intercepts.items() if other != site for each in given)
+        if one is not None and any(each is not None and each.tensor == one.tensor for each in others):
+            return None
         return None if found or (one is not None and one.sign < 0 and site in self.read_otherwise) else one
 
     def axis_read(self, weight: Any, dim: int) -> tuple[Site, np.ndarray | None] | None:
@@ -164,17 +172,22 @@ def _named(tensor: Any) -> str | None:
     return getattr(tensor, NAME, None) if isinstance(tensor, torch.Tensor) and tensor.ndim == 1 else None
 
 
+def _added(run: Observer, site: Site, weight: torch.Tensor, bias: Any) -> str | None:
+    """Return the name of a bias, if it belongs to a whole matrix and not to a part of it."""
+    return _named(bias) if weight.ndim == 2 and weight.numel() == run.sizes[site[0]] else None
+
+
 def _linear(run: Observer, x: torch.Tensor, weight: torch.Tensor, bias: Any = None) -> Reading | None:
     found = run.axis_read(weight, weight.ndim - 1)
     if found is None:
         return None
-    return Reading(found[0], x, x.ndim - 1, order=found[1], bias=_named(bias))
+    return Reading(found[0], x, x.ndim - 1, order=found[1], bias=_added(run, found[0], weight, bias))
 
 
 def _matmul(run: Observer, a: torch.Tensor, b: torch.Tensor, bias: Any = None) -> Reading | None:
     found = run.axis_read(b, max(b.ndim - 2, 0))
     if found is not None:
-        return Reading(found[0], a, a.ndim - 1, order=found[1], bias=_named(bias))
+        return Reading(found[0], a, a.ndim - 1, order=found[1], bias=_added(run, found[0], b, bias))
     found = run.axis_read(a, a.ndim - 1)
     return None if found is None else Reading(found[0], b, max(b.ndim - 2, 0), order=found[1])
 
@@ -220,7 +233,7 @@ def _transposed(
     if name is None or groups > 1:
         return None
     even = all(step == 1 for step in np.ravel(stride))  # or else a constant adds another sum to each position
-    return Reading((name, 0), x, x.ndim - weight.ndim + 1, bias=_named(bias) if even else None)
+    return Reading((name, 0), x, x.ndim - weight.ndim + 1, bias=_named(bias) if even else None, even=even)
 
 
 READERS: dict[Rule | None, Callable[..., Reading | None]] = {
@@ -241,7 +254,10 @@ def observed(model: nn.Module, see: See) -> Iterator[Observer]:
 
 
 def run_observed(model: nn.Module, call: Call, see: See) -> dict[Site, Use]:
-    """Run a call in evaluation, and return how its weights are used, in the order of their first reading."""
+    """Run a call in evaluation, and return how its weights are used, in the order of their first reading.
+
+    A vector that the constants of several weights would go into is left alone.
+    """
     with observed(model, see) as run, suppress(Enough):
         model(*call.args, **call.kwargs)
     return {site: Use(run.intercept(site), run.blocks[site], len(found)) for site, found in run.intercepts.items()}

@@ -101,7 +101,7 @@ def search_quality(
         else:
             low = share
     if best is None:
-        closest = max((value for _, value in tried), default=math.nan)
+        closest = max((value for _, value in tried), default=whole)
         raise BudgetError(
             f"No cut keeps the metric at {least:.4g} ({whole:.4g} before): the best has {closest:.4g}. "
             "Allow more, give more samples to calibrate with, or train what is pruned."

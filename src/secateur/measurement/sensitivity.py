@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateur.calibration.batches import Batches
+from secateur import __version__
 from secateur.calibration.calibrating import Calibration, calibrate
 from secateur.errors import CutError, PlanError
 from secateur.graph.groups import Graph
@@ -25,9 +25,9 @@ from secateur.planning.criteria.scoring import importances
 from secateur.planning.outputs import kinds_of, outputs_of
 from secateur.planning.planning import plan_of_group, tensors_of
 from secateur.planning.plans import Plan
-from secateur.surgery.compensation.answers import Answers
+from secateur.surgery.compensation.answers import Answers, answers_of, in_evaluation
 from secateur.surgery.compensation.compensating import ridged
-from secateur.surgery.cutting import cut
+from secateur.surgery.cutting import copied, cut
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
 MOST_SAMPLES = 24  # held out, that the outputs are compared on
@@ -89,6 +89,8 @@ def sensitivity(
         DataError: a batch does not fit the model, or there are too few samples.
         MeasurementError: the metric fails.
     """
+    if isinstance(shares, (str, float, int)) or not all(isinstance(share, (float, int)) for share in shares):
+        raise PlanError(f"shares={shares!r} is no list of shares. Give one such as (0.25, 0.5).")
     for share in shares:
         if not 0 < share < 1:
             raise PlanError(f"A share of {share!r} of the channels makes no sense. Give numbers between 0 and 1.")
@@ -122,8 +124,9 @@ def losses_of_groups(
         words.get("scores"),
         words.get("seed", 0),
         calibration=calibration,
+        reduction=words.get("reduction") or "mean",
     )
-    key = _identity(model, calibration.batches, words, metric, compensate)
+    key = _identity(model, calibration, judged, metric, compensate)
     found: Curves = {}
     begun = time.monotonic()
     for number, group in enumerate(graph.groups):
@@ -194,18 +197,22 @@ def _share_cut(graph: Graph, plan: Plan, number: int) -> float:
 
 
 def _identity(
-    model: nn.Module, batches: Batches, words: Mapping[str, Any], metric: Metric | None, compensate: bool
+    model: nn.Module, calibration: Calibration, judged: Sequence[np.ndarray], metric: Metric | None, compensate: bool
 ) -> str | None:
-    """Return a digest of all that a sensitivity hangs on; None where the code of a function cannot be read."""
-    told = hashlib.sha256(repr(model).encode())
-    tensors = [*model.state_dict().items(), *enumerate(one for part in batches.parts for one in part.call.tensors())]
-    for name, tensor in tensors:
-        told.update(f"{name} {tuple(tensor.shape)}".encode())
-        told.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    criterion, scores = words.get("criterion"), words.get("scores")
+    """Return a digest of all that a sensitivity hangs on; None where a metric hangs on what cannot be read."""
     try:
-        code = [inspect.getsource(one) if callable(one) else str(one) for one in (criterion, metric)]
+        code = "" if metric is None else inspect.getsource(metric)
     except (OSError, TypeError):
         return None
-    told.update(repr([*code, words.get("seed", 0), compensate]).encode())
-    return None if scores else told.hexdigest()
+    if metric is not None and (getattr(metric, "__closure__", None) or getattr(metric, "__defaults__", None)):
+        return None
+    value = None if metric is None else measured(metric, model)
+    told = hashlib.sha256(repr([__version__, torch.__version__, repr(model), code, value, compensate]).encode())
+    with in_evaluation(twin := copied(model)):
+        part = calibration.batches.held_out[0]
+        answers = answers_of(twin, part.call)
+    inputs = [one for each in calibration.batches.parts for one in each.call.tensors()]
+    for tensor in [*model.parameters(), *model.buffers(), *inputs, *answers, *map(torch.from_numpy, judged)]:
+        told.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        told.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()

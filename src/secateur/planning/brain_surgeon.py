@@ -75,6 +75,8 @@ def surgeon_losses(readers: list[Reader], units: int) -> torch.Tensor:
     least = 0.0
     while bool(left.any()):
         losses = torch.stack([reader.losses().cpu() for reader in readers]).sum(dim=0).clamp_min(0)
+        if not bool(torch.isfinite(losses[left]).all()):
+            return torch.full_like(found, torch.nan)
         losses[~left] = torch.inf
         going = losses.argsort(stable=True)[: min(together, int(left.sum()))]
         for unit in going.tolist():

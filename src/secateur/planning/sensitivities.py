@@ -27,6 +27,8 @@ def rescaled(graph: Graph, importances: Sequence[np.ndarray], curves: Mapping[st
         >>> rescaled(graph, [np.array([1.0, 3.0, 1.0, 1.0])], {"conv": [(0.5, 4.0)]})
         [array([2., 6., 2., 2.])]
     """
+    if not isinstance(curves, Mapping):
+        raise PlanError("The sensitivity is no dict of curves by group. Give that of secateur.sensitivity(...).curves.")
     names = [group.name for group in graph.groups]
     unknown = next((name for name in curves if name not in names), None)
     if unknown is not None:
@@ -44,7 +46,10 @@ def _ranks(importance: np.ndarray) -> np.ndarray:
 
 
 def _checked(name: str, curve: Curve) -> np.ndarray:
-    points = np.array([(float(share), max(float(loss), 0.0)) for share, loss in curve], dtype=np.float64).reshape(-1, 2)
+    try:
+        points = np.array([(float(share), max(float(loss), 0.0)) for share, loss in curve], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError):
+        points = np.zeros((0, 2))
     if not len(points) or not np.isfinite(points).all() or (points[:, 0] <= 0).any() or (points[:, 0] > 1).any():
         raise PlanError(f"The sensitivity of {name} is no list of shares above 0 and finite losses. Measure it again.")
     return points[np.argsort(points[:, 0])]

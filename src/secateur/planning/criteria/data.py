@@ -64,8 +64,8 @@ def taylor(evidence: Evidence) -> torch.Tensor:
     Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, arXiv 1906.10771, equation 8: the
     sum of gradient times weight over all that makes the unit, squared, and averaged over batches.
     """
-    gradients = _gradients(evidence, "taylor")
-    sums = [gradients.first[m.tensor, m.axis][:, _indices(m)].sum(dim=2) for m in evidence.makers]
+    gradients, makers = _gradients(evidence, "taylor")
+    sums = [gradients.first[m.tensor, m.axis][:, _indices(m)].sum(dim=2) for m in makers]
     return torch.stack(sums).sum(dim=0).square().mean(dim=0)
 
 
@@ -77,18 +77,26 @@ def fisher(evidence: Evidence) -> torch.Tensor:
     Brain Damage", NeurIPS 1989, equation 5, with the Hessian as in Theis et al., arXiv 1801.05787. Batches of one
     sample give the Fisher information proper, larger ones an estimate from below.
     """
-    gradients = _gradients(evidence, "fisher")
-    sums = [gradients.second[m.tensor, m.axis][_indices(m)].sum(dim=1) for m in evidence.makers]
+    gradients, makers = _gradients(evidence, "fisher")
+    sums = [gradients.second[m.tensor, m.axis][_indices(m)].sum(dim=1) for m in makers]
     return torch.stack(sums).sum(dim=0) / 2
 
 
-def _gradients(evidence: Evidence, name: str) -> Gradients:
+def _gradients(evidence: Evidence, name: str) -> tuple[Gradients, list[Member]]:
+    """Return the gradients, and what makes the units; where nothing is known to, all that belongs to them."""
     found = evidence.data(name).gradients
     if found is None:
         raise PlanError(
             f"The criterion {name!r} looks at gradients. Give a loss beside the data: prune(..., loss=function)."
         )
-    return found
+    for members in (evidence.makers, evidence.group.members):
+        makers = [member for member in members if (member.tensor, member.axis) in found.first]
+        if makers:
+            return found, makers
+    raise PlanError(
+        f"The criterion {name!r} judges by the gradients of parameters, and channels of {evidence.group.name} have "
+        "none. Take another criterion, or leave these layers alone with ignore."
+    )
 
 
 def _indices(member: Member) -> torch.Tensor:

@@ -11,27 +11,31 @@ from torch import nn
 from secateur.calibration.batches import Part
 from secateur.calibration.calibrating import device_of, on_part
 from secateur.graph.calls import Call
+from secateur.graph.staging import same_dice
 from secateur.graph.tracing import tensors_in
+from secateur.surgery.cutting import copied
 
 MOST_ELEMENTS = 1 << 15  # of each output of a part; more say no more
 
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Run the body with a model in evaluation, without gradients; every module gets its own mode back."""
+    """Run the body with a model in evaluation, without gradients; modes and random states are as before afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        with same_dice(), torch.no_grad():
+            torch.manual_seed(0)  # a model that draws, draws the same each time
             yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-def outputs_of(model: nn.Module, call: Call) -> list[torch.Tensor]:
+def answers_of(model: nn.Module, call: Call) -> list[torch.Tensor]:
     """Return the outputs of a call that are floating point numbers."""
-    call = call.map(lambda tensor: tensor.to(device_of(model)))
+    device = device_of(model)
+    call = call.map(lambda tensor: tensor.to(device, copy=True))
     return [tensor for tensor in tensors_in(model(*call.args, **call.kwargs)) if tensor.is_floating_point()]
 
 
@@ -40,11 +44,12 @@ class Answers:
 
     def __init__(self, full: nn.Module, parts: Sequence[Part]) -> None:
         self.parts = parts
+        full = copied(full)  # whose code may write into it
         with in_evaluation(full):
             outputs = []
             for number, part in enumerate(parts):
                 with on_part(part, number):
-                    outputs.append(outputs_of(full, part.call))
+                    outputs.append(answers_of(full, part.call))
         self._shapes = [[tuple(tensor.shape) for tensor in part] for part in outputs]
         self._values = [[_thinned(tensor).double() for tensor in part] for part in outputs]
 
@@ -53,14 +58,16 @@ class Answers:
 
         None: no output has the shape that the original's has.
         """
-        count = len(self._values[0])
+        count = min(len(part) for part in self._values)
         squares, spreads = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
         same = [True] * count
         means = [torch.cat([part[at].ravel() for part in self._values]).mean() for at in range(count)]
         with in_evaluation(model):
             for number, part in enumerate(self.parts):
-                found = outputs_of(model, part.call)
-                for at, (wanted, shape) in enumerate(zip(self._values[number], self._shapes[number], strict=True)):
+                found = answers_of(model, part.call)
+                for at, (wanted, shape) in enumerate(
+                    zip(self._values[number][:count], self._shapes[number], strict=False)
+                ):
                     if at >= len(found) or tuple(found[at].shape) != shape:
                         same[at] = False
                         continue

@@ -172,29 +172,41 @@ class _Walk:
         else:
             name = "ridge" if steps.strengths else "mean"
             self._step(name, lambda: self._refit(cut, False, steps.strengths))
+            if self.answers.error(self.model) is None:
+                log.warning(
+                    "The outputs cannot be compared with the original's, so that what helps is not known: %s.", name
+                )
+                return self._done()
             first = consumers.index(cut[0])
             for number, chunk in enumerate(_chunks(consumers[first:], steps.passes), 1):
                 if not self._step(
                     f"layers, pass {number}", lambda chunk=chunk: self._refit(chunk, True, steps.strengths)
                 ):
                     break  # the later the layer, the fewer its positions, and the more would be fitted to them
-            if steps.statistics and norms_of(self.model):
+            several = any(part.samples > 1 for part in self.batches.to_fit)
+            if steps.statistics and several and norms_of(self.model):
                 self._step("statistics", lambda: renew_statistics(self.model, self.batches.to_fit))
             if steps.mimic:
                 parts = self.batches.to_fit
                 self._step("mimicking", lambda: imitate(self.model, self.full, parts, consumers, steps.mimic))
+        return self._done()
+
+    def _done(self) -> Compensation:
         return Compensation(self.model, self.batches.samples, self.errors, tuple(self.dropped), self.layers, self.left)
 
     def _step(self, name: str, change: Callable[[], Any]) -> bool:
         """Change the model, and take that back if it does not bring its outputs nearer; tell whether it does."""
         progress.info("compensating: %s", name)
-        before = {key: value.clone() for key, value in self.model.state_dict().items()}
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        before = [tensor.detach().clone() for tensor in tensors]
         layers = dict(self.layers)
         change()
         error = self.answers.error(self.model)
         last = list(self.errors.values())[-1]
         if error is not None and last is not None and not error <= last:
-            self.model.load_state_dict(before)
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
             self.layers = layers
             self.dropped.append(name)
             return False

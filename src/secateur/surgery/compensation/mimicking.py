@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from secateur.calibration.batches import Part
-from secateur.surgery.compensation.answers import in_evaluation, outputs_of
+from secateur.surgery.compensation.answers import answers_of, in_evaluation
 from secateur.surgery.compensation.consumers import Consumer
 from secateur.surgery.cutting import named_tensor
 
@@ -80,7 +80,8 @@ def _layers(model: nn.Module, full: nn.Module, consumers: Sequence[Consumer]) ->
         layer, _, key = consumer.site[0].rpartition(".")
         module = full.get_submodule(layer)
         plain = len(consumer.blocks) == 1 and consumer.run == 1 and key == "weight"
-        if plain and isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+        own = 0 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 1
+        if plain and consumer.site[1] == own and isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             dim = -1 if isinstance(module, nn.Linear) else module.weight.ndim - 1
             found[layer] = Channels(dim, consumer.kept[0].to(named_tensor(model, consumer.site[0]).device))
     return found
@@ -92,13 +93,14 @@ def _read(model: nn.Module, part: Part, layers: Sequence[str]) -> dict[str, Any]
 
     def keeper(name: str) -> Any:
         def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            read[name] = inputs[0]
+            if inputs:
+                read[name] = inputs[0]
 
         return keep
 
     handles = [model.get_submodule(name).register_forward_pre_hook(keeper(name)) for name in layers]
     try:
-        read[""] = outputs_of(model, part.call)
+        read[""] = answers_of(model, part.call)
     finally:
         for handle in handles:
             handle.remove()

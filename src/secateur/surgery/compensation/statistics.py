@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from secateur.calibration.batches import Part
-from secateur.surgery.compensation.answers import in_evaluation, outputs_of
+from secateur.surgery.compensation.answers import answers_of, in_evaluation
 
 
 def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -29,8 +29,8 @@ def renew_statistics(model: nn.Module, parts: Sequence[Part]) -> None:
             norm.momentum = None  # the plain average over parts
             norm.training = True
         try:
-            for part in parts:
-                outputs_of(model, part.call)
+            for part in (one for one in parts if one.samples > 1):  # one sample alone may have no variance
+                answers_of(model, part.call)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
