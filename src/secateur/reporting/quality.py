@@ -79,16 +79,17 @@ def draw_sensitivity(found: Sensitivity, title: str, path: str | Path) -> None:
         heat.set_xlabel("share of the group's channels cut")
         figure.colorbar(shown, ax=heat, label=found.loss, pad=0.01)
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(names)))
-        worst = sorted(names, key=lambda name: -max(loss for _, loss in found.curves[name]))[:3]
+        ends = sorted(names, key=lambda name: found.curves[name][-1][1])
         for name, colour in zip(names, colours, strict=True):
             points = found.curves[name]
             line = [(share, max(loss, least)) for share, loss in points]
             curves.plot(*zip(*line, strict=True), color=colour, marker="o", markersize=2.5, linewidth=1)
-            if name in worst:
+            if name in (ends[0], ends[-1]):
                 curves.annotate(name, line[-1], xytext=(3, 0), textcoords="offset points", fontsize=7, va="center")
         curves.set_yscale("log")
+        curves.set_xticks(shares, [f"{share:.0%}" for share in shares])
         curves.set_xlabel("share of the group's channels cut")
-        curves.set_ylabel(f"{found.loss}, groups from dark (first) to light (last)")
+        curves.set_ylabel("the same; groups from dark (the first) to light (the last)")
         curves.margins(x=0.22)
         curves.spines[["top", "right"]].set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
