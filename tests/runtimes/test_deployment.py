@@ -213,3 +213,12 @@ class Whole(nn.Module):
 def test_a_batch_that_the_code_makes_a_number_is_not_free(tmp_path):
     for suffix in (".onnx", ".xml"):
         assert export(Whole(), tmp_path / f"net{suffix}", torch.rand(2, 3, 8, 8)).free == ()
+
+
+def test_attention_of_torchs_own_layers_comes_out_with_a_free_batch(tmp_path):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    deployed = export(layer.eval(), tmp_path / "layer.onnx", torch.zeros(1, 5, 16))
+    assert "batch" in deployed.free
+    assert deployed.worst.error < 1e-4
+    assert torch.backends.mha.get_fastpath_enabled()
