@@ -74,15 +74,33 @@ def trained(data: Path) -> MobileNetV2:
     return model
 
 
-@pytest.fixture(scope="module")
-def photographs(data: Path) -> torch.Tensor:
-    """Every twentieth of the optional pictures, as the trained network wants them."""
+def read_photographs(data: Path, start: int, step: int) -> torch.Tensor:
     image = pytest.importorskip("PIL.Image")
-    paths = sorted((data / "imagenet_samples").glob("*.jpg"))[::20]
+    paths = sorted((data / "imagenet_samples").glob("*.jpg"))[start::step]
     if not paths:
         pytest.skip(f"no pictures in {data / 'imagenet_samples'}")
     pixels = torch.stack([torch.from_numpy(np.array(image.open(path).convert("RGB"))) for path in paths])
     return zoo_entry("mobilenetv2").prepared(pixels.permute(0, 3, 1, 2)[:, :, 16:240, 16:240] / 255)
+
+
+@pytest.fixture(scope="module")
+def photographs(data: Path) -> torch.Tensor:
+    """Every twentieth of the optional pictures, as the trained network wants them."""
+    return read_photographs(data, 0, 20)
+
+
+def test_the_trained_network_goes_on_knowing_what_others_forget(data, trained, photographs):
+    """Without labels: its own answers on 25 pictures, calibrated on 32 pictures of other classes."""
+    pictures, example = read_photographs(data, 7, 15)[:32], torch.zeros(1, 3, 224, 224)
+    hidden = {f"features.{block}.conv.0": 0.1 for block in range(2, 18)}
+    budget = {"ratio": {**hidden, "*": 0}}
+    plain, _ = secateur.prune(trained, example, **budget)
+    small, plan = secateur.prune(trained, example, **budget, calibrate=list(pictures.split(8)))
+    with torch.no_grad():
+        answers, forgotten, kept = (model(photographs).argmax(1) for model in (trained, plain, small))
+    assert (kept == answers).float().mean() > 0.7 > (forgotten == answers).float().mean()
+    errors = list(plan.recipe["compensation"]["errors"].values())
+    assert errors[-1] < 0.5 * errors[0]
 
 
 @pytest.mark.parametrize("ranking", ["group", "global"])
