@@ -117,7 +117,7 @@ def _criteria(ledger: Ledger, data: Path) -> None:
     graph = secateur.trace(subject.model, subject.example)
     calibration = secateur.calibrate(subject.model, graph, subject.batches(), loss=own_labels)
     sensitivities: dict[str, Any] = {}
-    for macs in (0.9, 0.83, 0.655):
+    for macs in (0.83, 0.655, 0.9):
         for criterion in CRITERIA:
             for ranking in ("group", "loss") if criterion in RANKED else ("group",):
                 budget: dict[str, Any] = {"macs": f"{macs}x", "criterion": criterion, "ranking": ranking}
