@@ -215,7 +215,7 @@ def _modnet(ledger: Ledger, data: Path) -> None:
         torch.manual_seed(0)
         entry = zoo_entry("modnet")
         model = entry.build().eval()
-        load_checkpoint(model.backbone, data / "pretrained/mobilenet_v2-b0353104.pth", strict=False)
+        load_checkpoint(model.backbone.model, data / "pretrained/mobilenet_v2-b0353104.pth", strict=False)
         paths = pictures_in(data / "pif_portraits/image", 48)
         pictures = list(prepared_pictures(paths, (1, 3, 256, 256), entry.mean, entry.std))
         example = torch.zeros(1, 3, 256, 256)
