@@ -15,8 +15,10 @@ Records = Sequence[dict[str, Any]]
 
 HEAD = """# Pruned without labels
 
-Written by `python benchmarks/recover.py`; do not edit. Measured on {machine}. No label and no gradient is used
-to prune or to compensate, except where it says so. `n` pictures right of those that were held out, in percent.
+Written by `python benchmarks/recover.py`; do not edit. Measured on {machine}.
+
+Scores are the share of test pictures that are right, in percent. No label and no gradient is used to prune or to
+compensate, except where it says so. Seconds (s) are those of a machine with other work beside it.
 """
 T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t, by degrees of freedom
 
