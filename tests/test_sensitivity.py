@@ -161,6 +161,12 @@ def test_a_quality_that_no_cut_keeps_is_refused_with_what_it_would_take():
         secateur.prune(model, torch.zeros(1, 6), quality="-1%", metric=lambda _: next(values), min_channels=1)
 
 
+def test_what_is_only_tried_out_warns_of_nothing(caplog):
+    with caplog.at_level("WARNING", "secateur"):
+        secateur.sensitivity(LeNet().eval(), torch.zeros(1, 1, 28, 28), [torch.randn(8, 1, 28, 28)] * 4, shares=(0.1,))
+    assert not caplog.records
+
+
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(PlanError, match="A share of 1"):
         secateur.sensitivity(Stream(), torch.zeros(1, 6), [torch.zeros(8, 6)], shares=(1.5,))

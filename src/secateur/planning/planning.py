@@ -196,10 +196,10 @@ def plan_of_group(graph: Graph, model: nn.Module, judged: Sequence[np.ndarray], 
         full=_sizes(graph),
         elements=elements_per_unit(graph, outputs),
     )
-    return _planned(request, [], {"limits": {}})
+    return _planned(request, [], {"limits": {}}, quiet=True)
 
 
-def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> Plan:
+def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any], quiet: bool = False) -> Plan:
     """Return the plan, without cuts of what the model's code has no width for."""
     while True:
         parts = request.allocations(caps)
@@ -218,7 +218,8 @@ def _planned(request: Request, caps: Sequence[Cap], recipe: dict[str, Any]) -> P
             _log.warning("%s They are left whole: %s.", error, ", ".join(culprits))
             request = replace(request, ignore=(*request.ignore, *culprits))
         else:
-            _warn(request, kept)
+            if not quiet:
+                _warn(request, kept)
             return found
 
 
