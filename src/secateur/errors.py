@@ -64,6 +64,10 @@ class ExportError(SecateurError):
     """A network that does not go into a deployable file, or whose file does not compute what the model does."""
 
 
+class TrainingError(SecateurError):
+    """Training that cannot go on: diverged, out of memory, or resumed from something else."""
+
+
 class MeasurementError(SecateurError):
     """Something that cannot be measured as asked."""
 
