@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": "With what a layer is coupled and through which code, or why it stays whole.",
     "prune": "Cut a model to a budget, prove the result, and save it with its plan.",
     "sensitivity": "What a model loses with each group of channels, on pictures of yours.",
+    "train": "Train a matting network, or win back what pruning cost it.",
     "graft": "Put a pruned part back into the network that holds it, with its weights.",
     "verify": "Prove again that a saved model is what its plan promises.",
     "convert": "Between secateur's file, checkpoints, plans alone, and whole models in pickles.",

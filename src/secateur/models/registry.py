@@ -22,7 +22,8 @@ class ZooEntry:
     A picture with values in [0, 1] becomes an input by `(picture - mean) / std`, channel by channel. `branches` names
     the modules that make up each part of the network; where it is empty, the branches are the top-level children.
     `inference` are the keyword arguments of the form that leaves out what only training needs, if there is one.
-    `backbone` is the module that figures of the whole show.
+    `backbone` is the module that figures of the whole show. `features` names the layers in which a student is compared
+    with its teacher.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ZooEntry:
     branches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     inference: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    features: tuple[str, ...] = ()
 
     def build(self, **arguments: object) -> nn.Module:
         """Return a new model with random weights."""
@@ -59,6 +61,13 @@ ZOO: Mapping[str, ZooEntry] = {
             std=(0.5, 0.5, 0.5),
             inference={"inference": True},
             backbone="backbone",
+            features=(
+                "backbone.model.features.18.0",
+                "lr_branch.conv_lr8x.layers.0",
+                "hr_branch.conv_hr4x.2.layers.0",
+                "hr_branch.conv_hr2x.3.layers.0",
+                "f_branch.conv_f2x.layers.0",
+            ),
             branches={"lr": ("lr_branch", "backbone"), "hr": ("hr_branch",), "fusion": ("f_branch",)},
         ),
         ZooEntry("mobilenetv2", MobileNetV2, (1, 3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

@@ -1,0 +1,101 @@
+"""Where a person stands in the square that a network is trained on: scale, turn, mirror and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.runtimes.packages import require
+
+MOST_TURNED = 12.0  # degrees
+_TOUCHES = 0.02  # mean matte along a side of the picture, above which the person is cut off there
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A map from a picture to a square.
+
+    Attributes:
+        size: pixels of the square's sides.
+        scale: pixels of the square for one of the picture.
+        matrix: (2, 3), from the picture resized by `scale` to the square.
+    """
+
+    size: int
+    scale: float
+    matrix: np.ndarray
+
+    def of_picture(self, colours: np.ndarray) -> np.ndarray:
+        """Return a picture (H, W, 3) of uint8 in the square; what lies beyond its sides is a mirror image."""
+        return self._mapped(colours, require("cv2").BORDER_REFLECT_101)
+
+    def of_person(self, values: np.ndarray) -> np.ndarray:
+        """Return colours or a matte of uint8 in the square; who is cut off at a side goes on beyond it."""
+        return self._mapped(values, require("cv2").BORDER_REPLICATE)
+
+    def _mapped(self, values: np.ndarray, beyond: int) -> np.ndarray:
+        cv2 = require("cv2")
+        if self.scale < 1:  # bilinear reading of a larger picture would skip pixels
+            wide, tall = (max(1, round(length * self.scale)) for length in (values.shape[1], values.shape[0]))
+            values = cv2.resize(values, (wide, tall), interpolation=cv2.INTER_AREA)
+            matrix = self.matrix
+        else:
+            matrix = self.matrix @ np.diag([self.scale, self.scale, 1])
+        return cv2.warpAffine(values, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=beyond)
+
+
+def random_frame(
+    alpha: np.ndarray, size: int, short: tuple[float, float], rng: np.random.Generator, free: bool
+) -> Frame:
+    """Return a frame for a person by her matte (H, W) of uint8.
+
+    Args:
+        alpha: the matte.
+        size: pixels of the square's sides.
+        short: the least and the largest length of the picture's short side in the square, in pixels.
+        rng: decides everything.
+        free: whether the picture may be smaller than the square; a side where the person is cut off stays at its side.
+    """
+    lengths = np.array(alpha.shape[:2], float)
+    scale = np.exp(rng.uniform(*np.log(short))) / lengths.min()
+    (top, left), (bottom, right) = _touched(alpha)
+    least = [size if not free or (first and last) else 0 for first, last in ((top, bottom), (left, right))]
+    scale = max(scale, *(np.array(least) / lengths))
+    tall, wide = lengths * scale
+    down = _place(tall, size, top, bottom, rng)
+    across = _place(wide, size, left, right, rng)
+    matrix = np.array([[1, 0, across], [0, 1, down], [0, 0, 1]])
+    turned = _turned(size, rng) @ _mirrored(size, rng) @ matrix
+    return Frame(size, float(scale), turned[:2])
+
+
+def _touched(alpha: np.ndarray) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
+    """Tell whether the person is cut off at the (top, left) and at the (bottom, right)."""
+    top, bottom, left, right = (
+        bool(side.mean() > _TOUCHES * 255) for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])
+    )
+    return (top, left), (bottom, right)
+
+
+def _place(length: float, size: int, first: bool, last: bool, rng: np.random.Generator) -> float:
+    """Return where a picture of this length begins in the square."""
+    slack = size - length
+    if slack <= 0:
+        return rng.uniform(slack, 0)
+    if first or last:
+        return 0.0 if first else slack
+    return rng.uniform(0, slack)
+
+
+def _turned(size: int, rng: np.random.Generator) -> np.ndarray:
+    angle = np.deg2rad(rng.uniform(-MOST_TURNED, MOST_TURNED)) if rng.random() < 0.5 else 0.0
+    cosine, sine, middle = np.cos(angle), np.sin(angle), size / 2
+    about = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    there, back = np.eye(3), np.eye(3)
+    there[:2, 2], back[:2, 2] = -middle, middle
+    return back @ about @ there
+
+
+def _mirrored(size: int, rng: np.random.Generator) -> np.ndarray:
+    return np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]]) if rng.random() < 0.5 else np.eye(3)

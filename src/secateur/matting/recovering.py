@@ -1,0 +1,87 @@
+"""The task of a matting network: the published losses, a teacher beside them, and errors on people never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from secateur.errors import TrainingError
+from secateur.matting.compositing import Sample
+from secateur.matting.losses import Outputs, matting_losses, teaching_losses
+from secateur.training.distilling import Teacher, feature_loss, watched
+
+FEATURES = 0.3  # weight of the features' error; the losses of the outputs are of the same order
+
+
+@dataclass(frozen=True)
+class Matting:
+    """What a matting network is trained to do (`secateur.training.fitting.Task`).
+
+    Attributes:
+        mean, std: an image with values in [0, 1] becomes an input by `(image - mean) / std`.
+        teacher: the unpruned network, to learn from as well.
+        taught: how much the teacher's word weighs beside the truth's.
+        validation: samples of people that are not trained on; all of them are looked at.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    teacher: Teacher | None = None
+    taught: float = 1.0
+    validation: Mapping[str, Dataset[Sample]] = field(default_factory=dict)
+
+    def losses(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch of samples."""
+        image = self.prepared(batch["image"])
+        layers = self.teacher.layers if self.teacher is not None else ()
+        with watched(getattr(model, "module", model), layers) as features:
+            outputs = triple(model(image))
+        losses = matting_losses(outputs, image, batch["matte"], batch["trimap"])
+        if self.teacher is not None:
+            told, theirs = self.teacher(image)
+            taught = teaching_losses(outputs, triple(told), batch["trimap"])
+            losses |= {name: self.taught * loss for name, loss in taught.items()}
+            if layers:
+                losses["features"] = self.taught * FEATURES * feature_loss(features, theirs)
+        return losses
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Return the mean absolute difference of the mattes: on all sets of samples together, then on each."""
+        found = {}
+        for name, samples in self.validation.items():
+            errors = []
+            for number in range(len(samples)):  # type: ignore[arg-type]
+                sample = samples[number]
+                matte = triple(model(self.prepared(sample["image"][None])))[2]
+                assert matte is not None
+                errors.append(float((matte.float() - sample["matte"][None]).abs().mean()))
+            found[f"mad_{name}"] = sum(errors) / len(errors)
+        return {"mad": sum(found.values()) / len(found), **found} if found else {}
+
+    def prepared(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images (N, 3, H, W) in [0, 1] as the network takes them."""
+        mean, std = (images.new_tensor(list(values)).view(-1, 1, 1) for values in (self.mean, self.std))
+        prepared = (images - mean) / std
+        return prepared.contiguous(memory_format=torch.channels_last)
+
+
+def triple(outputs: Any) -> Outputs:
+    """Return a network's outputs as semantic map, detail and matte, the first two None where it has the matte alone.
+
+    Raises:
+        TrainingError: they are neither three nor one.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return (None, None, outputs)
+    if isinstance(outputs, (tuple, list)) and len(outputs) in (1, 3):
+        return (None, None, outputs[0]) if len(outputs) == 1 else tuple(outputs)
+    raise TrainingError(
+        f"A matting network returns its matte (N, 1, H, W), or (semantic, detail, matte) as MODNet does; this one "
+        f"returns {type(outputs).__name__}. Wrap it in a module that does."
+    )

@@ -1,0 +1,106 @@
+"""Who is trained on and who is held out: by person, never by picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.errors import DataError
+from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
+from secateur.matting.layouts import Portrait, find_pictures, find_portraits
+from secateur.measurement.cache import folder as cache_folder
+
+_log = logging.getLogger("secateur.progress")
+ROUNDS = 2  # composites of each person that is held out
+
+
+@dataclass(frozen=True)
+class Split:
+    """Portraits and backgrounds in two parts.
+
+    Attributes:
+        people, backgrounds: to train on.
+        held_out, unseen: people and backgrounds that are not.
+    """
+
+    people: Sequence[Portrait]
+    held_out: Sequence[Portrait]
+    backgrounds: Sequence[Path]
+    unseen: Sequence[Path]
+
+    def training(self, scene: Scene, seed: int) -> Composites:
+        """Return the samples to train on."""
+        return Composites(self.people, self.backgrounds, scene, seed, foregrounds_folder())
+
+    def validation(self, size: int, seed: int) -> dict[str, FirstOf]:
+        """Return pictures of people who are held out, and composites of them before backgrounds that are, too."""
+        if not self.held_out:
+            return {}
+        parts = {"portraits": (0.0, 1), "composites": (1.0, ROUNDS)}
+        found = {}
+        for name, (composites, rounds) in parts.items():
+            scene = Scene(size, (0.95 * size, 1.1 * size), composites, company=0.0, nobody=0.0)
+            samples = Composites(self.held_out, self.unseen, scene, seed, foregrounds_folder())
+            found[name] = FirstOf(samples, rounds * len(self.held_out))
+        return found
+
+
+@dataclass(frozen=True)
+class FirstOf:
+    """The first samples of many."""
+
+    samples: Composites
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if index >= self.count:
+            raise IndexError(index)
+        return self.samples[index]  # type: ignore[return-value]
+
+
+def split_portraits(
+    data: Sequence[str | Path], backgrounds: Sequence[str | Path], held_out: float, person: str
+) -> Split:
+    """Return the portraits in some folders and the pictures in others, a share of both held out.
+
+    Args:
+        data: folders of portraits.
+        backgrounds: folders of pictures without people.
+        held_out: share of the people, and of the backgrounds; who is held out hangs on the names alone.
+        person: a pattern that finds in a file's name who it is; the same person is on one side only.
+
+    Raises:
+        DataError: a folder is not as it should be, or nobody is left to train on.
+    """
+    portraits = [one for folder in data for one in find_portraits(folder)]
+    apart = [is_held_out(of_person(one.name, person), held_out) for one in portraits]
+    pictures = find_pictures(backgrounds) if backgrounds else []
+    unseen = [is_held_out(path.stem, held_out) for path in pictures]
+    people = [one for one, out in zip(portraits, apart, strict=True) if not out]
+    if not people:
+        raise DataError(f"All {len(portraits)} portraits are held out, and none is left. Hold out fewer (--held-out).")
+    return Split(
+        people,
+        [one for one, out in zip(portraits, apart, strict=True) if out],
+        [path for path, out in zip(pictures, unseen, strict=True) if not out],
+        [path for path, out in zip(pictures, unseen, strict=True) if out],
+    )
+
+
+def kept_foregrounds(split: Split) -> None:
+    """Estimate the people's own colours now, so that making samples is fast."""
+    people = [*split.people, *split.held_out]
+    for number, person in enumerate(people, 1):
+        kept_foreground(person, foregrounds_folder())
+        if number % 50 == 0:
+            _log.info("%d of %d people", number, len(people))
+
+
+def foregrounds_folder() -> Path:
+    """Return where estimated foregrounds are kept."""
+    return cache_folder() / "foregrounds"
