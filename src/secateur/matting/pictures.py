@@ -27,8 +27,38 @@ def read_alpha(path: Path) -> np.ndarray:
         DataError: it is broken, or no picture.
         RuntimeMissingError: Pillow is not installed.
     """
+    values = stored_alpha(path)
+    if values.dtype == np.uint8:
+        return values
+    largest = np.iinfo(values.dtype).max if values.dtype == np.uint16 else 1
+    return np.rint(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)
+
+
+def stored_alpha(path: Path) -> np.ndarray:
+    """Return a matte as (height, width) with the values that the file has, upright.
+
+    They are of uint8 or uint16; a file of black and white alone gives booleans, one of floats float32.
+
+    Raises:
+        DataError: it is broken, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
     opened = _opened(path)
-    return np.asarray(opened.getchannel("A") if "A" in opened.getbands() else opened.convert("L"))
+    if "A" in opened.getbands():
+        return np.asarray(opened.getchannel("A"))
+    if opened.mode.startswith("I"):  # Pillow would cut it off at 255
+        return np.asarray(opened).astype(np.uint16)
+    return np.asarray(opened if opened.mode in ("1", "F") else opened.convert("L"))
+
+
+def has_alpha(path: Path) -> bool:
+    """Tell whether a picture has an alpha channel.
+
+    Raises:
+        DataError: it is broken, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
+    return "A" in _opened(path).getbands()
 
 
 def _opened(path: Path) -> Any:
