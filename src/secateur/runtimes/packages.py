@@ -13,7 +13,10 @@ from typing import Any
 
 from secateur.errors import RuntimeMissingError
 
-EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "openvino"}
+EXTRAS = {
+    "onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "openvino",
+    "cv2": "matting",
+}  # fmt: skip
 
 
 def require(package: str) -> Any:
