@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secateur.measurement.statistics import Spread, paired_ratio
+from secateur.measurement.statistics import Spread, compare_means, paired_ratio
 
 OPENINGS, ROUNDS = 5, 8
 
@@ -45,3 +45,23 @@ def test_one_opening_says_nothing_of_the_interval():
 def test_percentiles():
     spread = Spread.of(range(1, 12))
     assert (spread.low, spread.median, spread.high) == (2.0, 6.0, 10.0)
+
+
+def errors(seed, factor, samples=15):
+    """Draw errors of two networks on the same pictures: some are hard for both."""
+    random = np.random.default_rng(seed)
+    hard = np.exp(random.normal(0, 0.6, samples))
+    return (hard * np.exp(random.normal(0, 0.3, samples)), factor * hard * np.exp(random.normal(0, 0.3, samples)))
+
+
+def test_the_interval_of_means_holds_the_truth_and_tells_networks_apart():
+    held = [1.2 in compare_means(*errors(seed, 1.2)).ratio for seed in range(150)]
+    assert np.mean(held) >= 0.92
+    assert np.mean([0.0 not in compare_means(*errors(seed, 2.0)).difference for seed in range(50)]) > 0.9
+
+
+def test_of_one_sample_nothing_is_known_and_errors_of_nought_are_alike():
+    one = compare_means([0.1], [0.2])
+    assert (one.ratio.value, one.ratio.low, one.ratio.high) == (2, 0, float("inf"))
+    assert compare_means([0, 0, 0], [0, 0, 0]).ratio.value == 1
+    assert compare_means([0, 0, 0], [1, 1, 1]).ratio.value == float("inf")

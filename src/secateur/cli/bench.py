@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.artifact.atomic import check_writable
-from secateur.cli.console import show, show_json
+from secateur.cli.console import progress_bar, show, show_json
+from secateur.cli.networks import find_networks
 from secateur.cli.options import model_options
-from secateur.cli.subject import branches_of, find_subject
+from secateur.cli.subject import branches_of
 from secateur.errors import SecateurError
 from secateur.measurement.contest import Cell, contest
 from secateur.measurement.profiling import Profile, profile
 from secateur.reporting.figures import check_figure
 from secateur.reporting.latency import draw_latency, failures, latency_json, latency_tables, profile_tables
 from secateur.runtimes.machine import this_machine
-from secateur.runtimes.network import FILES, Network
+from secateur.runtimes.network import Network
 from secateur.runtimes.registry import RUNTIMES, presence_of, runtime_of
 from secateur.runtimes.session import Options, Precision
 from secateur.runtimes.shapes import Sizes
@@ -111,15 +109,12 @@ def command(  # noqa: PLR0913
         check_figure(figure)
         check_writable(figure)
     setups = _setups(runtimes, precisions, devices, threads)
-    networks = [
-        _network(name, other, shapes, weights, full, seed)
-        for name, other in zip(_told_apart(models), models, strict=True)
-    ]
+    networks = find_networks(models, shapes, weights, full, seed)
     height, width = size or (None, None)
     cells: list[Cell] = []
     profiles: list[_Profiles] = []
     rows = [(runtime, options, batch) for runtime, options in setups for batch in batches]
-    with _bar(quiet, len(rows)) as bar:
+    with progress_bar(quiet, len(rows)) as bar:
         task = bar.add_task("", total=len(rows))
         for runtime, options, batch in rows:
             title = f"{runtime} {options.precision} batch {batch}"
@@ -201,39 +196,3 @@ def _setups(
             f"None of {', '.join(installed)} computes in {lacking}. List what does: secateur runtimes."
         )
     return found
-
-
-def _told_apart(models: Sequence[str]) -> Iterator[str]:
-    """Return short names, each once."""
-    seen: dict[str, int] = {}
-    for model in models:
-        name = Path(model).name if Path(model).suffix in (*FILES, ".safetensors") else model
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
-
-
-def _network(
-    name: str,
-    model: str,
-    shapes: Sequence[tuple[int, ...]],
-    weights: str | None,
-    full: str | None,
-    seed: int,
-) -> Network:
-    if Path(model).suffix in FILES:
-        return Network.of_file(name, model)
-    is_saved = model.endswith(".safetensors")
-    subject = find_subject(model, shapes, None if is_saved else weights, seed, full if is_saved else None)
-    return Network.of_model(name, subject.model, subject.example)
-
-
-def _bar(quiet: bool, rows: int) -> Progress:
-    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn(f"{{task.completed:.0f}}/{rows}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )

@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from rich import progress as rich_progress
 from rich.console import Console, RenderableType
 from rich.text import Text
 from typing_extensions import override
@@ -47,6 +48,41 @@ def _stdout() -> Console:
 def heading(text: str) -> Text:
     """Return a line that begins something new."""
     return Text(f"\n{text}", style="bold cyan")
+
+
+def progress_bar(quiet: bool, total: int) -> rich_progress.Progress:
+    """Return a bar on stderr with the time left; there is none when quiet, or where stderr is no terminal."""
+    return rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn(f"{{task.completed:.0f}}/{total}"),
+        rich_progress.TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=quiet or not sys.stderr.isatty()),
+        transient=True,
+    )
+
+
+@contextmanager
+def counting(total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Tell on stderr how far long work is and the time left: a bar in a terminal, elsewhere ten lines.
+
+    What is yielded is to be called after each of `total` pieces with its name; there a signal to stop is heard.
+    """
+    start, done = time.perf_counter(), 0
+    plain = not quiet and not sys.stderr.isatty()
+    with progress_bar(quiet, total) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell(name: str) -> None:
+            nonlocal done
+            stop_if_asked()
+            done += 1
+            bar.update(task, advance=1, description=name)
+            if plain and 10 * done // total > 10 * (done - 1) // total:
+                left = (time.perf_counter() - start) / done * (total - done)
+                click.echo(f"  {done}/{total}, {left:.0f} s left ({name})", err=True)
+
+        yield tell
 
 
 class _Teller(logging.Handler):

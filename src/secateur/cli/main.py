@@ -30,6 +30,8 @@ COMMANDS = {
     "bundle": "Write a folder that puts pictures through a model in its runtime, without PyTorch.",
     "bench": "How long models take in the runtimes that they are deployed to, side by side.",
     "probe": "How time grows with width on a runtime, and in which steps of channels.",
+    "eval": "How good the mattes of models are, on portraits with true ones, side by side.",
+    "data": "Whether a data set of portraits can be used: `secateur data check DIR`.",
     "runtimes": "What this machine has to run networks on.",
     "demo": "The whole walk on the built-in models, offline, in under a minute.",
 }

@@ -89,8 +89,39 @@ def read_alpha(path: Path) -> np.ndarray:
         DataError: it is broken, or no picture.
         RuntimeMissingError: Pillow is not installed.
     """
+    values = stored_alpha(path)
+    if values.dtype == np.uint8:
+        return values
+    largest = np.iinfo(values.dtype).max if values.dtype == np.uint16 else 1
+    return np.rint(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)
+
+
+def stored_alpha(path: Path) -> np.ndarray:
+    """Return a matte as (height, width) with the values that the file has, upright.
+
+    They are of uint8 or uint16; a file of black and white alone gives booleans, one of floats float32.
+
+    Raises:
+        DataError: it is broken, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
     with _opened(path) as (image, _):
-        return np.asarray(image.convert("RGBA").getchannel("A") if image.has_transparency_data else _in_grey(image))
+        if image.has_transparency_data:
+            return np.asarray(image.convert("RGBA").getchannel("A"))
+        if image.mode.startswith("I"):  # Pillow would cut it off at 255
+            return np.asarray(image).astype(np.uint16)
+        return np.asarray(image if image.mode in ("1", "F") else image.convert("L"))
+
+
+def has_alpha(path: Path) -> bool:
+    """Tell whether a picture has an alpha channel.
+
+    Raises:
+        DataError: it is broken, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
+    with _opened(path) as (image, _):
+        return bool(image.has_transparency_data)
 
 
 def save_picture(target: Path | BinaryIO, pixels: np.ndarray, suffix: str, profile: bytes | None = None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from secateur.errors import DataError, RuntimeMissingError
 
+T = TypeVar("T")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
@@ -30,8 +31,18 @@ def pictures_in(folder: str | Path, most: int | None = None) -> list[Path]:
         inner = sorted(path.name for path in place.iterdir() if path.is_dir())
         hint = f" It holds the folders {', '.join(inner[:8])}: name one of these." if inner else ""
         raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}).{hint or ' Give another.'}")
+    return evenly_spread(found, most)
+
+
+def evenly_spread(found: Sequence[T], most: int | None) -> list[T]:
+    """Return `most` of what was found, evenly spread; all of it if there are no more.
+
+    Example:
+        >>> evenly_spread("abcdefgh", 4)
+        ['a', 'c', 'e', 'g']
+    """
     if most is None or len(found) <= most:
-        return found
+        return list(found)
     return [found[number * len(found) // most] for number in range(most)]
 
 
