@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.artifact.atomic import check_writable
-from secateur.cli.console import show, show_json
+from secateur.cli.console import progress_bar, show, show_json
 from secateur.cli.options import model_options
 from secateur.cli.subject import branches_of, find_subject
 from secateur.errors import SecateurError
@@ -119,7 +117,7 @@ def command(  # noqa: PLR0913
     cells: list[Cell] = []
     profiles: list[_Profiles] = []
     rows = [(runtime, options, batch) for runtime, options in setups for batch in batches]
-    with _bar(quiet, len(rows)) as bar:
+    with progress_bar(quiet) as bar:
         task = bar.add_task("", total=len(rows))
         for runtime, options, batch in rows:
             title = f"{runtime} {options.precision} batch {batch}"
@@ -225,15 +223,3 @@ def _network(
     is_saved = model.endswith(".safetensors")
     subject = find_subject(model, shapes, None if is_saved else weights, seed, full if is_saved else None)
     return Network.of_model(name, subject.model, subject.example)
-
-
-def _bar(quiet: bool, rows: int) -> Progress:
-    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn(f"{{task.completed:.0f}}/{rows}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )

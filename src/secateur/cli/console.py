@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 from typing_extensions import override
 
@@ -104,3 +106,10 @@ class Progress:
         """Write a line, unless quiet."""
         if not self._quiet:
             self._console.print(text, markup=False)
+
+
+def progress_bar(quiet: bool) -> Bar:
+    """Return a bar on stderr that goes away when it is done; it is seen in a terminal alone, and not when quiet."""
+    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Bar(*columns, console=console, transient=True)

@@ -1,13 +1,75 @@
-"""Pictures and alpha mattes from files: upright, 8 bits a channel, whatever they were saved as."""
+"""Pictures and alpha mattes from files and into files: upright, 8 bits a channel, whatever they were saved as."""
 
 from __future__ import annotations
 
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from secateur.errors import DataError, RuntimeMissingError
+from secateur.errors import DataError
+from secateur.runtimes.packages import require
+
+MOST_PIXELS = 2**29  # 1.6 GB of colours; a file that claims more is taken for a decompression bomb
+LOSSLESS = frozenset({".png", ".webp", ".tif", ".tiff"})  # what is written with transparency
+WRITTEN = LOSSLESS | {".jpg", ".jpeg"}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"compress_level": 3},
+    ".webp": {"lossless": True, "quality": 30, "method": 2},  # quality of a lossless file is how hard it tries
+    ".tif": {"compression": "tiff_deflate"},
+    ".tiff": {"compression": "tiff_deflate"},
+    ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
+}
+_GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_limit = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, upright.
+
+    Attributes:
+        colours: (height, width, 3) of uint8; where it is transparent, whatever the file says.
+        alpha: (height, width) of uint8, if it has transparency.
+        profile: the ICC profile that its colours are meant in, if the file says.
+        frames: how many the file holds; this is the first.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+    frames: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.colours.shape[0], self.colours.shape[1]
+
+
+def load_picture(source: Path | bytes, name: str | None = None) -> Picture:
+    """Return the picture in a file, or in its bytes, which messages call `name`.
+
+    The way it is to be turned (EXIF) is applied, 16 bits and floating point numbers become 8 bits, palettes, grey and
+    CMYK become RGB. Of several frames the first is taken.
+
+    Raises:
+        DataError: it is broken, truncated, too large, or no picture.
+        RuntimeMissingError: Pillow is not installed.
+    """
+    with _opened(source, name) as (image, frames):
+        profile = image.info.get("icc_profile")
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        colours = np.asarray(_in_rgb(image, profile))
+        keeps_profile = image.mode in ("RGB", "RGBA", "P", "PA") and profile
+        return Picture(
+            colours, None if alpha is None else np.asarray(alpha), profile if keeps_profile else None, frames
+        )
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -17,7 +79,7 @@ def read_rgb(path: Path) -> np.ndarray:
         DataError: it is broken, or no picture.
         RuntimeMissingError: Pillow is not installed.
     """
-    return np.asarray(_opened(path).convert("RGB"))
+    return load_picture(path).colours
 
 
 def read_alpha(path: Path) -> np.ndarray:
@@ -27,18 +89,80 @@ def read_alpha(path: Path) -> np.ndarray:
         DataError: it is broken, or no picture.
         RuntimeMissingError: Pillow is not installed.
     """
-    opened = _opened(path)
-    return np.asarray(opened.getchannel("A") if "A" in opened.getbands() else opened.convert("L"))
+    with _opened(path) as (image, _):
+        return np.asarray(image.convert("RGBA").getchannel("A") if image.has_transparency_data else _in_grey(image))
 
 
-def _opened(path: Path) -> Any:
+def save_picture(target: Path | BinaryIO, pixels: np.ndarray, suffix: str, profile: bytes | None = None) -> None:
+    """Write pixels (height, width[, 3 or 4]) of uint8 in the format of a suffix, one of `WRITTEN`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    image = require("PIL.Image").fromarray(pixels)
+    told = {"icc_profile": profile} if profile and pixels.ndim == 3 else {}
+    kind = {".jpg": "JPEG", ".tif": "TIFF"}.get(suffix, suffix.removeprefix(".").upper())
+    image.save(target, format=kind, **_OPTIONS[suffix], **told)
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str | None = None) -> Iterator[tuple[Any, int]]:
+    """Open a picture, upright, with its number of frames; what goes wrong, also in the body, is a DataError."""
+    pillow, operations = require("PIL.Image"), require("PIL.ImageOps")
     try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise RuntimeMissingError("Pillow is not installed. Run: pip install 'secateur[matting]'") from None
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return ImageOps.exif_transpose(opened)
+        with _without_limit(pillow, io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")  # noqa: TRY301
+            # The second picture in what cameras call MPO is a preview.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            image.seek(0)
+            image.load()
+            operations.exif_transpose(image, in_place=True)
+            yield image, frames
+    except MemoryError:
+        raise DataError(f"{name or source} does not fit into memory. Make it smaller.") from None
     except Exception as error:
-        raise DataError(f"{path} cannot be read as a picture: {error}. Take it out, or replace it.") from error
+        unknown = type(error).__name__ == "UnidentifiedImageError"
+        why = "it has no format that is known" if unknown else str(error) or type(error).__name__
+        raise DataError(f"{name or source} cannot be read as a picture: {why}. Take it out, or replace it.") from error
+
+
+def _without_limit(pillow: Any, source: Any) -> Any:
+    """Open a picture without Pillow's warning of sizes that cameras have; what is too large is decided here."""
+    with _limit:
+        before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
+        try:
+            return pillow.open(source)
+        finally:
+            pillow.MAX_IMAGE_PIXELS = before
+
+
+def _in_rgb(image: Any, profile: bytes | None) -> Any:
+    if image.mode in _GREY:
+        return _in_grey(image).convert("RGB")
+    if image.mode == "CMYK" and profile:
+        return _by_profile(image, profile)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_grey(image: Any) -> Any:
+    if image.mode not in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+        return image.convert("L")
+    values = np.asarray(image).astype(np.float32)
+    if image.mode == "F":
+        values = values * 255 if np.nanmax(values, initial=0) <= 1 else values
+    elif image.mode != "I" or values.max(initial=0) > 255:
+        values = values / 257
+    values = np.nan_to_num(values).clip(0, 255)
+    return require("PIL.Image").fromarray((values + np.float32(0.5)).astype(np.uint8))
+
+
+def _by_profile(image: Any, profile: bytes) -> Any:
+    """Return the colours that a print's profile stands for, in sRGB."""
+    management = require("PIL.ImageCms")
+    try:
+        return management.profileToProfile(
+            image, io.BytesIO(profile), management.createProfile("sRGB"), outputMode="RGB"
+        )
+    except management.PyCMSError:  # a profile that is none
+        return image.convert("RGB")

@@ -13,7 +13,11 @@ from typing import Any
 
 from secateur.errors import RuntimeMissingError
 
-EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "nncf": "openvino"}
+EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    **dict.fromkeys(("openvino", "nncf"), "openvino"),
+    **dict.fromkeys(("PIL", "cv2", "av", "pymatting"), "matting"),
+}
 
 
 def require(package: str) -> Any:
