@@ -67,12 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"out{chosen.output}"
         for _ in range(chosen.turns):
-            rates.append(
-                (
-                    network_rate(predictor, chosen.video, chosen.seconds),
-                    whole_rate(predictor, chosen.video, target, finish, chosen.seconds),
-                )
-            )
+            alone = network_rate(predictor, chosen.video, chosen.seconds)
+            rates.append((alone, whole_rate(predictor, chosen.video, target, finish, chosen.seconds)))
     alone, whole = (statistics.median(one) for one in zip(*rates, strict=True))
     print(f"{this_machine()}")
     print(f"{chosen.model} on {chosen.on}, {chosen.threads} threads, {size[1]}x{size[0]} seen as {seen[1]}x{seen[0]}")

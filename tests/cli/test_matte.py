@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.matting.making import disc, make_video, times_of
+
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("cv2")
-pytest.importorskip("av")
-
-from tests.matting.making import disc, make_video, times_of
 
 RED = ["--model", "my_nets:Redness"]
 SRC = Path(__file__).parents[2] / "src"
@@ -131,7 +130,9 @@ def test_a_video_becomes_a_transparent_one_or_pictures(matte, name):
     if name == "frames":
         assert len(list(Path(name).iterdir())) == 10
     else:
-        np.testing.assert_allclose(times_of(Path(name)), times_of(Path("in.mp4")), atol=2e-3)
+        # A sound that begins before zero shifts all in Matroska, which has no negative times.
+        found, wanted = (np.asarray(times_of(Path(one))) for one in (name, "in.mp4"))
+        np.testing.assert_allclose(found - found[0], wanted - wanted[0], atol=2e-3)
 
 
 def test_a_video_with_a_broken_tail_warns(matte, caplog):
@@ -149,10 +150,12 @@ def test_streams(tmp_path):
     Image.fromarray(disc(60, 80)).save(whole, "PNG")
     environment = {**os.environ, "PYTHONPATH": f"{SRC}:{SRC.parent}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "secateur.cli", "matte", "-", "-", "--model", "nets:Redness"]
-    found = subprocess.run(command, input=whole.getvalue(), cwd=tmp_path, env=environment, capture_output=True)
+    found = subprocess.run(
+        command, input=whole.getvalue(), cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
     assert found.returncode == 0, found.stderr
     assert np.asarray(Image.open(io.BytesIO(found.stdout))).shape == (60, 80, 4)
-    found = subprocess.run(command, input=b"none", cwd=tmp_path, env=environment, capture_output=True)
+    found = subprocess.run(command, input=b"none", cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert found.returncode == 1
     assert found.stdout == b""
     assert b"The input cannot be read as a picture" in found.stderr

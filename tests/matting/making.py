@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from secateur.matting.predicting import Predictor, open_predictor
 from secateur.runtimes.network import Network
+
+av = pytest.importorskip("av")
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
 SOUND_RATE = 48_000

@@ -93,7 +93,7 @@ def test_a_profile_goes_from_file_to_file(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "a.jpg", icc_profile=profile)
     found = load_picture(tmp_path / "a.jpg")
     save_picture(tmp_path / "b.png", np.dstack((found.colours, found.colours[..., :1])), ".png", found.profile)
-    assert Image.open(tmp_path / "b.png").info["icc_profile"] == profile
+    assert load_picture(tmp_path / "b.png").profile == profile
     Image.fromarray(PICTURE).convert("L").save(tmp_path / "c.jpg", icc_profile=profile)
     assert load_picture(tmp_path / "c.jpg").profile is None
 
@@ -118,8 +118,6 @@ def test_what_is_no_picture_is_named(tmp_path, content):
 
 
 def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path):
-    header = io.BytesIO()
-    Image.new("1", (1, 1)).save(header, "PPM")
     (tmp_path / "a.ppm").write_bytes(b"P6\n100000 100000\n255\n")
     with pytest.raises(DataError, match="too many"):
         read_rgb(tmp_path / "a.ppm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from secateur.artifact.atomic import check_writable, ensure_folder
-from secateur.cli.console import Progress, progress_bar, show, show_json
+from secateur.cli.console import Progress, progress_bar, show_json
 from secateur.cli.options import (
     device_option,
     json_option,
@@ -42,7 +43,7 @@ from secateur.runtimes.session import Options
 
 DEFAULT_MODEL = "modnet"
 STREAM = "-"  # standard input, standard output
-_EXAMPLE = (1, 3, 512, 512)
+_EXAMPLE = (1, 3, 128, 128)  # sizes stay free, and a model runs on its example when it is opened
 
 _log = logging.getLogger("secateur")
 
@@ -73,7 +74,7 @@ def _background(_: click.Context, __: click.Parameter, value: str | None) -> Bac
         if Path(value).exists():
             return backdrop(read_rgb(Path(value)))
     raise click.BadParameter(
-        f"{value!r} is no background: neither blur, nor a colour such as white or '#00b140', nor a picture that is there."
+        f"{value!r} is no background: not blur, no colour such as white or '#00b140', and no picture that is there."
     )
 
 
@@ -195,9 +196,11 @@ def _run_for(source: str, output: str) -> Callable[[_Choices], list[dict[str, An
 
 
 def _picture(choices: _Choices) -> list[dict[str, Any]]:
-    source = click.get_binary_stream("stdin").read() if choices.source == STREAM else Path(choices.source)
+    source: Path | bytes = Path(choices.source)
+    if choices.source == STREAM:
+        source = sys.stdin.buffer.read()
     if choices.output == STREAM:
-        job = Job(source, click.get_binary_stream("stdout"))
+        job = Job(source, sys.stdout.buffer)
     else:
         name = f"{source.stem}.png" if isinstance(source, Path) else "matte.png"
         target = Path(choices.output) / name if _is_folder(choices.output) else Path(choices.output)

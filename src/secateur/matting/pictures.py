@@ -112,7 +112,7 @@ def _opened(source: Path | bytes, name: str | None = None) -> Iterator[tuple[Any
     try:
         with _without_limit(pillow, io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")  # noqa: TRY301
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
             # The second picture in what cameras call MPO is a preview.
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             image.seek(0)

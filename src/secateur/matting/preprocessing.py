@@ -1,4 +1,4 @@
-"""Pictures as MODNet's authors feed them (Ke et al., arXiv 2011.11961): the size that the network sees, and its values."""
+"""Pictures as MODNet's authors feed them (Ke et al., arXiv 2011.11961): the size that it sees, and the values."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def network_size(height: int, width: int) -> tuple[int, int]:
 
 
 def prepared(colours: np.ndarray, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Return a picture (height, width, 3) of uint8 as a network's input (3, *size) of float32: `(x / 255 - mean) / std`."""
+    """Return a picture (H, W, 3) of uint8 as a network's input (3, *size) of float32: `(x / 255 - mean) / std`."""
     centre, scale = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
     return (area_resized(colours, size) / np.float32(255) - centre) / scale
 
 
 def area_resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return pixels resampled by area to `size` as float32: (h, w) of (H, W), and (channels, h, w) of (H, W, channels)."""
+    """Return pixels resampled by area as float32: (*size) of (H, W), and (channels, *size) of (H, W, channels)."""
     cv2 = require("cv2")
     # One channel after the other, so that of a huge picture only one is there as floating point numbers.
     planes = [pixels] if pixels.ndim == 2 else [pixels[:, :, channel] for channel in range(pixels.shape[2])]

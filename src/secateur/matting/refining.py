@@ -9,7 +9,7 @@ import numpy as np
 from secateur.errors import DataError
 from secateur.matting.preprocessing import area_resized
 from secateur.matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, trimap_of
-from secateur.runtimes.packages import require, quiet
+from secateur.runtimes.packages import quiet, require
 
 RADIUS, EPSILON = 4, 1e-4  # of the guided filter: pixels at the matte's size, and of a variance in [0, 1]
 MOST_SOLVED = 4_000_000  # pixels; closed form takes about a kilobyte for each
@@ -113,7 +113,10 @@ def _solved(colours: np.ndarray, matte: np.ndarray) -> np.ndarray:
     with quiet():
         library = require("pymatting")
         try:
-            found = library.estimate_alpha_cf(colours / 255.0, np.where(trimap == UNKNOWN, 0.5, trimap / 255.0))
+            found = library.estimate_alpha_cf(
+                np.ascontiguousarray(colours, np.float64) / 255,
+                np.where(trimap == UNKNOWN, 0.5, trimap / 255.0),
+            )
         except ValueError as error:
             raise DataError(f"Closed form finds no matte: {error}. Take the guided filter.") from error
     return found.astype(np.float32).clip(0, 1)

@@ -93,8 +93,8 @@ def convert_to_pictures(
 ) -> int:
     """Write each frame of a video as a PNG, numbered from `000001.png`, and return how many were written.
 
-    Arguments and errors are those of `convert_video`; with `resume`, pictures that are there stay as they are. Those that
-    were written stay if a later one fails.
+    Arguments and errors are those of `convert_video`; with `resume`, pictures that are there stay as they are. Those
+    that were written stay if a later one fails.
     """
     ensure_folder(folder)
 

@@ -38,7 +38,7 @@ _PRORES = Encoding("prores_ks", "yuva444p10le", {"profile": "4"})
 
 TRANSPARENT = {".webm": _VP9_ALPHA, ".mkv": _VP9_ALPHA, ".mov": _PRORES}
 OPAQUE = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".webm": _VP9}
-_CONTAINER = dict.fromkeys((".mp4", ".m4v", ".mov"), {"movflags": "+faststart"})  # browsers play what they have
+_PLAYED_WHILE_LOADED = (".mp4", ".m4v", ".mov")
 _LIMITED = 1  # the range of luma, 16 to 235
 _FORMATS = {1: "gray", 3: "rgb24", 4: "rgba"}
 
@@ -94,8 +94,9 @@ def writing(path: Path, encoding: Encoding, track: Track, source: Path) -> Itera
         OSError: it cannot be written.
     """
     av = require("av")
+    options = {"movflags": "+faststart"} if path.suffix.lower() in _PLAYED_WHILE_LOADED else {}
     try:
-        with av.open(str(path), "w", options=_CONTAINER.get(path.suffix.lower(), {})) as container:
+        with av.open(str(path), "w", options=options) as container:
             writer = VideoWriter(container, encoding, track)
             with closing(Sound(source, container, path.suffix.lower())) as writer.sound:
                 yield writer
