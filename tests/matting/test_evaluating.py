@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from secateur.errors import DataError, RuntimeUnfitError
-from secateur.matting.evaluating import compare, evaluate, matte_of, worst
+from secateur.errors import DataError
+from secateur.matting.evaluating import compare, evaluate, worst
 from secateur.matting.layouts import find_clips, find_portraits
 from tests.matting.data_sets import write_set
 
@@ -115,37 +115,3 @@ def test_a_foreground_alone_has_no_picture_to_judge(tmp_path):
 def test_what_a_model_gives_must_be_a_matte(portraits, model, expected):
     with pytest.raises(DataError, match=rf"image/ann\.png.*{expected}"):
         evaluate(model, portraits)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((512, 512), (512, 512)),
-        ((300, 400), (512, 672)),  # smaller than 512: the short side becomes 512, 682 is floored
-        ((1024, 768), (672, 512)),  # larger
-        ((500, 700), (480, 672)),  # 512 lies between its sides: its size is kept, and floored
-        ((10, 600), (32, 576)),
-    ],
-)
-def test_pictures_are_prepared_as_published(size, expected):
-    seen = []
-
-    def run(values):
-        seen.append(values)
-        return (values[:, :1] / 2 + 0.5,)
-
-    picture = np.zeros((*size, 3), np.uint8)
-    picture[:, size[1] // 2 :] = 255
-    matte = matte_of(run, picture)
-    assert seen[0].shape == (1, 3, *expected)
-    assert (seen[0].dtype, seen[0].min(), seen[0].max()) == (np.float32, -1, 1)
-    assert (matte.dtype, matte.shape) == (np.float32, size)
-    assert np.abs(matte - picture[:, :, 0] / 255).mean() < 0.01
-
-
-def test_a_model_that_is_none_for_mattes_is_refused():
-    picture = np.zeros((512, 512, 3), np.uint8)
-    with pytest.raises(RuntimeUnfitError, match="gives 1x1000 for a picture of 512x512"):
-        matte_of(lambda _: (np.zeros((1, 1000)),), picture)
-    with pytest.raises(RuntimeUnfitError, match="does not run on a picture of 512x512: one channel"):
-        matte_of(lambda _: (_ for _ in ()).throw(ValueError("one channel")), picture)

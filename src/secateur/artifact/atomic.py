@@ -76,6 +76,20 @@ def fill_together(fills: Mapping[str | Path, Callable[[Path], object]]) -> None:
             _remove(beside)
 
 
+def ensure_folder(path: str | Path) -> Path:
+    """Make a folder, and those that it is to lie in, unless they are there.
+
+    Raises:
+        ArtifactError: it cannot be made.
+    """
+    place = Path(path).expanduser()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from None
+    return place
+
+
 def check_new_folder(path: str | Path) -> Path:
     """Make sure that a folder can be made at `path`, before the long work that fills it; nothing is left behind.
 

@@ -114,7 +114,7 @@ def command(  # noqa: PLR0913
     cells: list[Cell] = []
     profiles: list[_Profiles] = []
     rows = [(runtime, options, batch) for runtime, options in setups for batch in batches]
-    with progress_bar(quiet, len(rows)) as bar:
+    with progress_bar(quiet) as bar:
         task = bar.add_task("", total=len(rows))
         for runtime, options, batch in rows:
             title = f"{runtime} {options.precision} batch {batch}"

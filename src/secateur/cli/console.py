@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich import progress as rich_progress
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 from typing_extensions import override
 
@@ -50,16 +51,11 @@ def heading(text: str) -> Text:
     return Text(f"\n{text}", style="bold cyan")
 
 
-def progress_bar(quiet: bool, total: int) -> rich_progress.Progress:
-    """Return a bar on stderr with the time left; there is none when quiet, or where stderr is no terminal."""
-    return rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(),
-        rich_progress.TextColumn(f"{{task.completed:.0f}}/{total}"),
-        rich_progress.TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=quiet or not sys.stderr.isatty()),
-        transient=True,
-    )
+def progress_bar(quiet: bool) -> Bar:
+    """Return a bar on stderr that goes away when it is done; it is seen in a terminal alone, and not when quiet."""
+    console = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Bar(*columns, console=console, transient=True)
 
 
 @contextmanager
@@ -70,7 +66,7 @@ def counting(total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
     """
     start, done = time.perf_counter(), 0
     plain = not quiet and not sys.stderr.isatty()
-    with progress_bar(quiet, total) as bar:
+    with progress_bar(quiet) as bar:
         task = bar.add_task("", total=total)
 
         def tell(name: str) -> None:

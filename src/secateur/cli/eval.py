@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,9 +14,10 @@ from secateur.cli.networks import find_networks
 from secateur.cli.options import model_options
 from secateur.cli.pictures import MOST_PICTURES
 from secateur.errors import DataError
-from secateur.matting.evaluating import Matter, evaluate, matte_of
+from secateur.matting.evaluating import Matter, evaluate
 from secateur.matting.layouts import Clip, Portrait, find_clips, find_portraits, is_data_set
 from secateur.matting.metrics import METRICS, metrics_of
+from secateur.matting.predicting import open_predictor
 from secateur.models.pictures import evenly_spread, pictures_in, prepared_pictures
 from secateur.models.registry import ZOO
 from secateur.reporting.evaluation import (
@@ -32,7 +32,7 @@ from secateur.reporting.evaluation import (
 from secateur.reporting.figures import check_figure
 from secateur.runtimes.deployment import RUNTIMES as RUNTIMES_OF_FILES
 from secateur.runtimes.network import Network
-from secateur.runtimes.registry import RUNTIMES, open_network
+from secateur.runtimes.registry import RUNTIMES
 from secateur.runtimes.session import Options, Precision
 
 LEADING = "MAD"  # models are compared by it, unless it is not among the metrics that were asked for
@@ -141,8 +141,7 @@ def _matter(network: Network, runtime: str | None, options: Options, calibrate: 
     if calibrate is not None:
         network.samples = _samples(network, calibrate)
     suffix = "" if network.file is None else network.file.suffix
-    session = open_network(network, runtime or RUNTIMES_OF_FILES.get(suffix, "torch"), options)
-    return partial(matte_of, session, name=network.name)
+    return open_predictor(network, runtime or RUNTIMES_OF_FILES.get(suffix, "torch"), options)
 
 
 def _samples(network: Network, folder: str) -> list[list[Any]]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "What a saved file says of itself; no weights are read.",
     "export": "Write a model as the file that a runtime opens, and compare its outputs with PyTorch's.",
     "bundle": "Write a folder that puts pictures through a model in its runtime, without PyTorch.",
+    "matte": "Cut people out of a picture, a folder of pictures or a video, or put them on another background.",
     "bench": "How long models take in the runtimes that they are deployed to, side by side.",
     "probe": "How time grows with width on a runtime, and in which steps of channels.",
     "eval": "How good the mattes of models are, on portraits with true ones, side by side.",
@@ -100,8 +101,8 @@ def run(args: list[str] | None = None) -> int:
         return _fail(_usage(error), BAD_USAGE)
     except SecateurError as error:
         return _fail(str(error), FAILED)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; nothing was written.", INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _fail(str(error) or "interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of stdout has gone; a second complaint when Python flushes it helps nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -85,20 +85,20 @@ seed_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+precision_option = click.option(
+    "--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out."
+)
+device_option = click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out.")
+threads_option = click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; it decides if left out.")
 
 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add where a model is to run."""
     names = ", ".join(RUNTIMES)
-    options = (
-        click.option(
-            "--on", metavar="RUNTIME", help=f"Where the model is to run: {names}. Channels stay multiples of its step."
-        ),
-        click.option("--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out."),
-        click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out."),
-        click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; it decides if left out."),
+    on_option = click.option(
+        "--on", metavar="RUNTIME", help=f"Where the model is to run: {names}. Channels stay multiples of its step."
     )
-    for option in reversed(options):
+    for option in (threads_option, device_option, precision_option, on_option):
         command = option(command)
     return command
 

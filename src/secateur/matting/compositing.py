@@ -17,7 +17,7 @@ from secateur.matting.backgrounds import random_background
 from secateur.matting.foregrounds import foreground_of
 from secateur.matting.framing import random_frame
 from secateur.matting.layouts import Portrait
-from secateur.matting.pictures import read_alpha, read_rgb, save_picture
+from secateur.matting.pictures import read_alpha, read_pair, read_rgb, save_picture
 from secateur.matting.tones import matched, random_grain, random_tone
 from secateur.matting.trimaps import random_trimap
 
@@ -115,21 +115,6 @@ class Composites(Dataset[Sample]):
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True)
         colours, alpha = frame.of_person(colours), frame.of_person(alpha)
         return matched(random_tone(colours, rng), alpha, back, rng.uniform(0, 0.6)), alpha
-
-
-def read_pair(person: Portrait) -> tuple[np.ndarray, np.ndarray]:
-    """Return a person's picture (H, W, 3), or foreground where there is none, and matte (H, W), both of uint8.
-
-    Raises:
-        DataError: a file is broken, or they are of different sizes.
-    """
-    source = person.image or person.foreground
-    assert source is not None
-    colours, alpha = read_rgb(source), read_alpha(person.alpha)
-    if colours.shape[:2] != alpha.shape:
-        sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (colours, alpha))
-        raise DataError(f"{source} and {person.alpha} differ in size: {sizes}. Make the matte of the picture's size.")
-    return colours, alpha
 
 
 def kept_foreground(person: Portrait, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:

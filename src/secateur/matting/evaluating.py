@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.errors import DataError, RuntimeUnfitError
+from secateur.errors import DataError
 from secateur.matting.layouts import Clip, Portrait
 from secateur.matting.metrics import METRICS, Score, measure, measure_change
-from secateur.matting.pictures import read_alpha, read_rgb
+from secateur.matting.pictures import read_pair
 from secateur.measurement.statistics import Comparison, compare_means
-from secateur.runtimes.packages import require
 
-SIDE, STEP = 512, 32  # the published pre-processing's: of the short side, and of both
 Matter = Callable[[np.ndarray], np.ndarray]  # from RGB of uint8 (height, width, 3) to a matte of float32 in [0, 1]
 
 
@@ -93,7 +91,7 @@ def worst(evaluations: Sequence[Evaluation], metric: str = "MAD", most: int = 10
     return [int(place) for place in np.argsort(-values, kind="stable")[:most]]
 
 
-def read_pair(portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
+def read_truth(portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
     """Return a picture as RGB of uint8 and its true matte as float32 in [0, 1].
 
     Raises:
@@ -101,48 +99,8 @@ def read_pair(portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
     """
     if portrait.image is None:
         raise DataError(f"{portrait.foreground} is a foreground without a picture. Put it on a background first.")
-    picture, alpha = read_rgb(portrait.image), read_alpha(portrait.alpha)
-    if picture.shape[:2] != alpha.shape:
-        sizes = [f"{path} is {one.shape[1]}x{one.shape[0]}" for path, one in zip(
-            (portrait.image, portrait.alpha), (picture, alpha), strict=True)]  # fmt: skip
-        raise DataError(f"{' and '.join(sizes)}; a matte is of its picture's size. `secateur data check` lists all.")
+    picture, alpha = read_pair(portrait)
     return picture, alpha.astype(np.float32) / 255
-
-
-def matte_of(
-    run: Callable[[np.ndarray], Sequence[np.ndarray]], picture: np.ndarray, name: str = "The model"
-) -> np.ndarray:
-    """Return a picture's matte by MODNet's published pre-processing, float32 (height, width) in [0, 1].
-
-    Args:
-        run: a runtime's session, or any function from an input (1, 3, height, width) to outputs, the last the matte.
-        picture: RGB of uint8, (height, width, 3).
-        name: what errors call the model.
-
-    Raises:
-        RuntimeUnfitError: the model does not take the picture, or its output is no matte.
-    """
-    cv2 = require("cv2")
-    height, width = _input_size(*picture.shape[:2])
-    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    values = ((resized.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None]
-    try:
-        output = np.asarray(run(np.ascontiguousarray(values))[-1], np.float32)
-    except Exception as error:
-        why = " ".join(str(error).split())[:300]
-        raise RuntimeUnfitError(f"{name} does not run on a picture of {height}x{width}: {why}.") from error
-    if output.shape != (1, 1, height, width):
-        shape = "x".join(map(str, output.shape))
-        raise RuntimeUnfitError(f"{name} gives {shape} for a picture of {height}x{width}, which is no matte.")
-    matte = cv2.resize(output[0, 0], picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return np.clip(matte, 0, 1)
-
-
-def _input_size(height: int, width: int) -> tuple[int, int]:
-    short = min(height, width)
-    if max(height, width) < SIDE or short > SIDE:
-        height, width = (int(one * SIDE / short) for one in (height, width))
-    return max(height // STEP, 1) * STEP, max(width // STEP, 1) * STEP
 
 
 def _judged(matte_of: Matter, subject: Portrait | Clip, names: Sequence[str], tell: Callable[[str], object]) -> Judged:
@@ -152,7 +110,7 @@ def _judged(matte_of: Matter, subject: Portrait | Clip, names: Sequence[str], te
     errors: list[float] = []
     before: tuple[np.ndarray, np.ndarray] | None = None
     for frame in frames:
-        picture, truth = read_pair(frame)
+        picture, truth = read_truth(frame)
         if before is not None and before[1].shape != truth.shape:
             raise DataError(f"{frame.image} is of another size than the frames before it, so these are no clip.")
         found = _checked(matte_of(picture), truth, frame)

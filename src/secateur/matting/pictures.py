@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from secateur.errors import DataError
+from secateur.matting.layouts import Portrait
 from secateur.runtimes.packages import require
 
 MOST_PIXELS = 2**29  # 1.6 GB of colours; a file that claims more is taken for a decompression bomb
@@ -94,6 +95,24 @@ def read_alpha(path: Path) -> np.ndarray:
         return values
     largest = np.iinfo(values.dtype).max if values.dtype == np.uint16 else 1
     return np.rint(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)
+
+
+def read_pair(person: Portrait) -> tuple[np.ndarray, np.ndarray]:
+    """Return a person's picture (H, W, 3), or foreground where there is none, and matte (H, W), both of uint8.
+
+    Raises:
+        DataError: a file is broken, or they are of different sizes.
+    """
+    source = person.image or person.foreground
+    assert source is not None
+    colours, alpha = read_rgb(source), read_alpha(person.alpha)
+    if colours.shape[:2] != alpha.shape:
+        one, other = (f"{values.shape[1]}x{values.shape[0]}" for values in (colours, alpha))
+        raise DataError(
+            f"{source} is {one} and {person.alpha} is {other}; a matte is of its picture's size. "
+            "`secateur data check` lists all."
+        )
+    return colours, alpha
 
 
 def stored_alpha(path: Path) -> np.ndarray:

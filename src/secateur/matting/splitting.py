@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.utils.data import Dataset
+
 from secateur.errors import DataError
-from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
+from secateur.matting.compositing import Composites, Sample, Scene, is_held_out, kept_foreground, of_person
 from secateur.matting.layouts import Portrait, find_pictures, find_portraits
 from secateur.measurement.cache import folder as cache_folder
 
@@ -48,7 +50,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class FirstOf:
+class FirstOf(Dataset[Sample]):
     """The first samples of many."""
 
     samples: Composites
@@ -57,10 +59,10 @@ class FirstOf:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> Sample:
         if index >= self.count:
             raise IndexError(index)
-        return self.samples[index]  # type: ignore[return-value]
+        return self.samples[index]
 
 
 def split_portraits(

@@ -37,6 +37,12 @@ def peak() -> int | None:
     return most if sys.platform == "darwin" else most * 1024
 
 
+def is_exhausted(error: Exception) -> bool:
+    """Tell whether an error of a runtime says that memory is at its end."""
+    words = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
 def _free() -> int | None:
     return _told("/proc/meminfo", r"MemAvailable:\s+(\d+) kB")
 

@@ -65,7 +65,7 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
         except MemoryError:
             answer = ("failed", "OOM", "out of memory")
         except Exception as error:  # noqa: BLE001 - whatever it is, the table goes on
-            kind = "OOM" if _is_memory(error) else "failed"
+            kind = "OOM" if memory.is_exhausted(error) else "failed"
             why = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
             answer = ("failed", kind, " ".join(why.split()))
 
@@ -120,11 +120,6 @@ def _turn(run: Callable[[], Any], repeats: int) -> float:
     for _ in range(repeats):
         run()
     return (time.perf_counter() - start) * 1e3 / repeats
-
-
-def _is_memory(error: Exception) -> bool:
-    words = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate memory")
-    return any(word in str(error).lower() for word in words)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from secateur.matting.evaluating import Evaluation, Matter, compare, read_pair, worst
+from secateur.matting.evaluating import Evaluation, Matter, compare, read_truth, worst
 from secateur.matting.metrics import BAND, METRICS, Score
 from secateur.measurement.statistics import Comparison, Estimate
 from secateur.reporting.latency import number_of
@@ -138,7 +138,7 @@ def draw_worst(found: Sequence[Compared], matters: Mapping[str, Matter], path: s
 def _row(compared: Compared, place: int, matters: Mapping[str, Matter]) -> list[Tile]:
     worst_model = max(compared.models, key=lambda name: compared.models[name].values(compared.metric)[place, 0])
     judged = compared.models[worst_model].judged[place]
-    picture, truth = read_pair(judged.shown)
+    picture, truth = read_truth(judged.shown)
     tiles = [Tile(small(picture), judged.shown.name), Tile(small(grey(truth)), "true matte")]
     for name, matte_of in matters.items():
         found = matte_of(picture)

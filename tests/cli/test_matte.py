@@ -1,0 +1,217 @@
+"""`matte` takes pictures, folders, videos and streams, and says in a line what it cannot do."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.matting.making import disc, make_video, times_of
+
+Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("cv2")
+
+RED = ["--model", "my_nets:Redness"]
+SRC = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def matte(secateur):
+    """Run `secateur matte` with the network whose matte is red, in a folder with a picture."""
+    Image.fromarray(disc(60, 80)).save(secateur.folder / "a.jpg", quality=95, subsampling=0)
+
+    def run(*arguments):
+        return secateur("matte", *arguments, *([] if "--model" in arguments else RED))
+
+    return run
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_picture_becomes_a_cut_out_at_its_size(matte):
+    found = matte("a.jpg", "out.png", "--json")
+    assert found.code == 0, found.err
+    (told,) = found.json
+    assert (told["input"], told["output"], told["height"], told["width"]) == ("a.jpg", "out.png", 60, 80)
+    pixels = pixels_of("out.png")
+    assert pixels.shape == (60, 80, 4)
+    assert pixels[30, 40, 3] > 240
+    assert pixels[0, 0].tolist()[3] < 15
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "shape"),
+    [
+        (["--only-mask"], "out.png", (60, 80)),
+        (["--only-mask"], "out.jpg", (60, 80)),
+        (["--trimap"], "out.png", (60, 80)),
+        (["--background", "#00b140"], "out.jpg", (60, 80, 3)),
+        (["--background", "blur"], "out.png", (60, 80, 3)),
+        (["--background", "back.png", "--refine", "guided"], "out.webp", (60, 80, 3)),
+        ([], "out.webp", (60, 80, 4)),
+        ([], "out.tif", (60, 80, 4)),
+        (["--on", "onnxruntime"], "out.png", (60, 80, 4)),
+        (["--precision", "bf16", "--threads", "1", "--batch", "2"], "out.png", (60, 80, 4)),
+    ],
+)
+def test_outputs(matte, options, name, shape):
+    if "onnxruntime" in options:
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    Image.new("RGB", (30, 30), "white").save("back.png")
+    found = matte("a.jpg", name, *options, "-q")
+    assert found.code == 0, found.err
+    assert pixels_of(name).shape == shape
+    assert found.out == ""
+
+
+def test_a_background_of_a_colour_is_that_colour(matte):
+    assert matte("a.jpg", "out.png", "--background", "lime").code == 0
+    assert np.abs(pixels_of("out.png")[0, 0].astype(int) - (0, 255, 0)).max() <= 20
+
+
+def test_a_folder_is_mirrored_and_resumed(matte, secateur):
+    for name in ("in/a.jpg", "in/x/b.png", "in/x/b.jpg", "in/x/c.gif"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(disc(40, 50)).save(name)
+    found = matte("in", "out")
+    assert found.code == 0, found.err
+    results = sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png"))
+    assert results == ["a.png", "x/b.jpg.png", "x/b.png.png", "x/c.png"]
+    assert "b.jpg.png keeps the suffix" in " ".join(found.err.split())
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.png")}
+    Path("out/x/c.png").unlink()
+    found = matte("in", "out", "--resume", "--json")
+    assert [Path(one["output"]).name for one in found.json] == ["c.png"]
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path.name != "c.png")
+    assert matte("in", "out", "--resume", "--json").json == []
+    assert matte("in", "jpegs", "--glob", "*.jpg").code == 0
+    assert len(list(Path("jpegs").rglob("*.png"))) == 2
+
+
+def test_a_broken_picture_among_many_is_listed_at_the_end(matte):
+    Path("in").mkdir()
+    for number in range(10):
+        Image.fromarray(disc(40, 50)).save(f"in/{number}.jpg")
+    Path("in/4.jpg").write_bytes(Path("in/4.jpg").read_bytes()[:300])
+    found = matte("in", "out", "--json")
+    assert found.code == 1
+    assert len(list(Path("out").iterdir())) == 9
+    assert [Path(one["input"]).name for one in found.json if "error" in one] == ["4.jpg"]
+    assert "4.jpg cannot be read as a picture" in found.err
+    assert found.err.splitlines()[-1] == "secateur: 1 of 10 pictures failed, see above; the rest is done."
+    assert "Traceback" not in found.err
+
+
+def test_an_animation_says_that_only_the_first_picture_is_taken(matte):
+    first, second = Image.fromarray(disc(40, 50)), Image.fromarray(disc(40, 50, 0.1))
+    first.save("a.gif", save_all=True, append_images=[second])
+    found = matte("a.gif", "out.png")
+    assert found.code == 0
+    assert "holds 2 pictures: the first is taken" in found.err
+    assert matte("a.gif", "out.webm").code == 0
+    assert len(times_of(Path("out.webm"))) == 2
+
+
+@pytest.mark.parametrize("name", ["out.webm", "out.mkv", "out.mov", "frames"])
+def test_a_video_becomes_a_transparent_one_or_pictures(matte, name):
+    make_video(Path("in.mp4"), sound="aac")
+    found = matte("in.mp4", name, "--json")
+    assert found.code == 0, found.err
+    assert found.json[0]["frames"] == 10
+    if name == "frames":
+        assert len(list(Path(name).iterdir())) == 10
+    else:
+        # A sound that begins before zero shifts all in Matroska, which has no negative times.
+        found, wanted = (np.asarray(times_of(Path(one))) for one in (name, "in.mp4"))
+        np.testing.assert_allclose(found - found[0], wanted - wanted[0], atol=2e-3)
+
+
+def test_a_video_with_a_broken_tail_warns(matte, caplog):
+    make_video(Path("in.mkv"), tuple(range(0, 4000, 40)), size=(240, 320))
+    Path("in.mkv").write_bytes(Path("in.mkv").read_bytes()[:-9000])
+    found = matte("in.mkv", "out.mp4", "--only-mask", "--json")
+    assert found.code == 0
+    assert "damage" in found.json[0]
+    assert "What was decoded is kept" in caplog.text
+
+
+def test_streams(tmp_path):
+    (tmp_path / "nets.py").write_text("from tests.matting.making import Redness\n")
+    whole = io.BytesIO()
+    Image.fromarray(disc(60, 80)).save(whole, "PNG")
+    environment = {**os.environ, "PYTHONPATH": f"{SRC}:{SRC.parent}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "secateur.cli", "matte", "-", "-", "--model", "nets:Redness"]
+    found = subprocess.run(
+        command, input=whole.getvalue(), cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert np.asarray(Image.open(io.BytesIO(found.stdout))).shape == (60, 80, 4)
+    found = subprocess.run(command, input=b"none", cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert found.returncode == 1
+    assert found.stdout == b""
+    assert b"The input cannot be read as a picture" in found.stderr
+    assert b"Traceback" not in found.stderr
+
+
+def test_an_exported_file_is_a_model(matte, secateur):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert secateur("export", "my_nets:Redness", "-o", "red.onnx", "--input", "1x3x64x64").code == 0
+    assert matte("a.jpg", "out.png", "--model", "red.onnx", "--precision", "int8").code == 0
+    assert pixels_of("out.png")[30, 40, 3] > 240
+
+
+def test_random_weights_are_told(matte, caplog):
+    assert matte("a.jpg", "out.png", "--model", "modnet").code == 0
+    assert "weights of modnet are random" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["nowhere.jpg", "out.png"], 1, "is not there"),
+        (["empty", "out"], 1, "holds no picture"),
+        (["empty", "out", "--glob", "*.xyz"], 1, "nothing like"),
+        (["empty", "-"], 2, "Name it instead of -"),
+        (["a.jpg", "out.jpg"], 2, "would hold no transparency"),
+        (["a.jpg", "out.xyz"], 2, "no picture that can be written"),
+        (["a.jpg", "a.jpg", "--only-mask"], 2, "written over"),
+        (["a.jpg", "-", "--json"], 2, "standard output"),
+        (["a.jpg", "missing/out.png"], 1, "does not exist"),
+        (["a.jpg", "a.jpg/"], 1, "cannot be written"),
+        (["a.jpg", "out.png", "--background", "nocolour"], 2, "no background"),
+        (["a.jpg", "out.png", "--background", "empty"], 1, "cannot be read"),
+        (["a.jpg", "out.png", "--only-mask", "--background", "blur"], 2, "show no colours"),
+        (["a.jpg", "out.png", "--batch", "0"], 2, "batch"),
+        (["a.jpg", "out.png", "--on", "onxruntime"], 1, "Did you mean"),
+        (["a.jpg", "out.png", "--precision", "int8"], 2, "calibrated"),
+        (["a.jpg", "out.png", "--refine", "magic"], 2, "guided"),
+        (["a.jpg", "out.png", "--model", "modnt"], 2, "modnet"),
+        (["a.jpg", "out.png", "--model", "lenet"], 1, "LeNet"),
+        (["a.jpg", "out.png", "--model", "nowhere.onnx"], 1, "not there"),
+        (["broken.mp4", "out.webm"], 1, "cannot be read as a video"),
+        (["broken.png", "out.png"], 1, "cannot be read as a picture"),
+        (["broken.mp4", "-"], 2, "standard output"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(matte, secateur, arguments, code, expected):
+    Path("empty").mkdir()
+    Path("broken.mp4").write_bytes(b"no video")
+    Path("broken.png").write_bytes(b"no picture")
+    before = secateur.files()
+    found = matte(*arguments)
+    assert found.code == code, found.err
+    assert expected in " ".join(found.err.split())
+    assert found.err.strip().splitlines()[-1].startswith("secateur: ")
+    assert "Traceback" not in found.err
+    assert found.out == ""
+    assert secateur.files() - before <= {"out"}
