@@ -1,0 +1,180 @@
+"""Training that can be stopped anywhere: the same curve and weights, or a reason why not."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from secateur.errors import TrainingError
+from secateur.training.distilling import Teacher, feature_loss, watched
+from secateur.training.fitting import fit
+from secateur.training.recipe import Recipe
+
+SCRIPT = '''
+import sys, time
+import torch
+from torch import nn
+from secateur.training.fitting import fit
+from secateur.training.recipe import Recipe
+from tests.training.test_fitting import Lines, Slope, network
+
+folder, processes, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+recipe = Recipe(steps=24, batch=4, save_every=3, validate_every=6, warmup=2, seed=3)
+found = fit(network(), Lines(), Slope(), recipe, folder, True, processes, lambda _: time.sleep(pause))
+torch.save(found.state_dict(), f"{folder}/found.pth")
+'''
+
+
+class Lines(torch.utils.data.Dataset):
+    """Points in the plane and what they are mapped to, by number."""
+
+    def __getitem__(self, index):
+        point = torch.randn(2, generator=torch.Generator().manual_seed(index))
+        return {"point": point, "value": point[:1] * 2 - point[1:] * 0.5}
+
+
+class Slope:
+    """Squared error, and the same on points that are not trained on."""
+
+    def losses(self, model, batch):
+        return {"error": (model(batch["point"]) - batch["value"]).square().mean()}
+
+    def validate(self, model):
+        assert not model.training
+        points = torch.linspace(-1, 1, 32).view(16, 2)
+        with torch.no_grad():
+            return {"error": float((model(points) - points[:, :1] * 2 + points[:, 1:] * 0.5).square().mean())}
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def start(folder, processes=1, pause=0.0):
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}/src:{root}", "OMP_NUM_THREADS": "1"}
+    (folder / "run.py").write_text(SCRIPT)
+    command = [sys.executable, str(folder / "run.py"), str(folder), str(processes), str(pause)]
+    return subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
+
+
+def finish(run):
+    told = run.communicate()[1]
+    assert run.returncode == 0, told
+
+
+def rows(folder, name="steps.csv"):
+    with (folder / name).open() as file:
+        return list(csv.reader(file))
+
+
+def test_training_makes_the_error_small(tmp_path):
+    found = fit(network(), Lines(), Slope(), Recipe(steps=300, rate=1e-2, validate_every=100), tmp_path / "run")
+    assert Slope().validate(found)["error"] < 0.05 * Slope().validate(network().eval())["error"]
+    assert [row[0] for row in rows(tmp_path / "run", "validation.csv")] == ["step", "100", "200", "300"]
+
+
+def test_the_best_average_comes_out(tmp_path):
+    class Rising(Slope):
+        told = 0
+
+        def validate(self, model):
+            self.told += 1
+            return {"error": float(self.told)}
+
+    recipe = Recipe(steps=60, rate=1e-2, validate_every=10, patience=2)
+    found = fit(network(), Lines(), Rising(), recipe, tmp_path)
+    assert rows(tmp_path)[-1][0] == "30"  # two validations after the first were no better
+    first = fit(network(), Lines(), Slope(), Recipe(steps=60, rate=1e-2, validate_every=10, patience=2), tmp_path / "b")
+    assert not torch.equal(found[0].weight, first[0].weight)
+
+
+def test_killed_training_goes_on_with_the_same_curve_and_weights(tmp_path):
+    (whole := tmp_path / "whole").mkdir()
+    (killed := tmp_path / "killed").mkdir()
+    finish(start(whole))
+    for after in (2, 7, 11, 16, 21):
+        run = start(killed, pause=0.05)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and run.poll() is None:
+            if (killed / "steps.csv").exists() and len((killed / "steps.csv").read_text().splitlines()) > after:
+                break
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+        assert run.returncode == -signal.SIGKILL
+    finish(start(killed))
+    assert (killed / "steps.csv").read_bytes() == (whole / "steps.csv").read_bytes()
+    assert (killed / "validation.csv").read_bytes() == (whole / "validation.csv").read_bytes()
+    one, other = (torch.load(folder / "found.pth", weights_only=True) for folder in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_give_the_curve_of_one(tmp_path):
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    finish(start(one))
+    finish(start(two, processes=2))
+    first, second = (torch.tensor([float(row[2]) for row in rows(folder)[1:]]) for folder in (one, two))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_number_ends_training_with_the_step_and_the_batch(tmp_path):
+    class Broken(Lines):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return {**sample, "value": sample["value"] * float("nan")} if index == 13 else sample
+
+    with pytest.raises(TrainingError, match=r"At step 4 the losses are no numbers \(error nan\).*diverged"):
+        fit(network(), Broken(), Slope(), Recipe(steps=10, batch=4), tmp_path)
+    from safetensors.torch import load_file
+
+    assert load_file(tmp_path / "diverged.safetensors")["value"].isnan().sum() == 1
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    fit(network(), Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path)
+    with pytest.raises(TrainingError, match="trained with recipe"):
+        fit(network(), Lines(), Slope(), Recipe(steps=4, batch=2), tmp_path, resume=True)
+    with pytest.raises(TrainingError, match=r"another network: model\.0\.weight is \(16, 2\), and \(8, 2\) is wanted"):
+        other = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+        fit(other, Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path, resume=True)
+
+
+def test_an_interruption_saves_the_last_whole_step(tmp_path):
+    def stop(stand):
+        if stand.step == 5:
+            raise KeyboardInterrupt
+
+    recipe = Recipe(steps=8, batch=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), Lines(), Slope(), recipe, tmp_path / "a", on_step=stop)
+    resumed = fit(network(), Lines(), Slope(), recipe, tmp_path / "a", resume=True)
+    whole = fit(network(), Lines(), Slope(), recipe, tmp_path / "b")
+    assert torch.equal(resumed[0].weight, whole[0].weight)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def test_a_student_is_compared_with_the_channels_that_it_kept():
+    import secateur
+
+    torch.manual_seed(0)
+    full = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
+    x = torch.randn(2, 3, 12, 12)
+    small, plan = secateur.prune(full, x, ratio=0.5)
+    teacher = Teacher(full, plan, ["0"])
+    with watched(small, ["0"]) as features:
+        small(x)
+    _, wanted = teacher(x)
+    assert wanted["0"].shape[1] == 8
+    assert feature_loss(features, wanted).item() < 1e-12  # nothing before this layer was cut
+    with pytest.raises(TrainingError, match="no layer 'O'"):
+        Teacher(full, plan, ["O"])
