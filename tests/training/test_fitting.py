@@ -17,7 +17,7 @@ from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
 
-SCRIPT = '''
+SCRIPT = """
 import sys, time
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ folder, processes, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 recipe = Recipe(steps=24, batch=4, save_every=3, validate_every=6, warmup=2, seed=3)
 found = fit(network(), Lines(), Slope(), recipe, folder, True, processes, lambda _: time.sleep(pause))
 torch.save(found.state_dict(), f"{folder}/found.pth")
-'''
+"""
 
 
 class Lines(torch.utils.data.Dataset):
@@ -144,8 +144,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     fit(network(), Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path)
     with pytest.raises(TrainingError, match="trained with recipe"):
         fit(network(), Lines(), Slope(), Recipe(steps=4, batch=2), tmp_path, resume=True)
+    other = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
     with pytest.raises(TrainingError, match=r"another network: model\.0\.weight is \(16, 2\), and \(8, 2\) is wanted"):
-        other = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
         fit(other, Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path, resume=True)
 
 

@@ -1,0 +1,134 @@
+"""Training samples: the same by number, true to their mattes, and made of people who are held out by person."""
+
+import numpy as np
+import pytest
+import torch
+
+from secateur.errors import DataError
+from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
+from secateur.matting.layouts import find_portraits
+from secateur.matting.pictures import read_pair
+from secateur.matting.splitting import split_portraits
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three red discs on green, cut off at the bottom, with soft edges; and two blue backgrounds."""
+    for name in ("image", "alpha"):
+        (tmp_path / "people" / name).mkdir(parents=True)
+    (tmp_path / "backgrounds").mkdir()
+    down, across = np.mgrid[:120, :90]
+    for number in range(3):
+        alpha = np.clip((35 + number - np.hypot(down - 100, across - 45)) / 4 + 0.5, 0, 1)
+        colours = alpha[..., None] * (220, 20, 20) + (1 - alpha[..., None]) * (20, 220, 20)
+        Image.fromarray(colours.astype(np.uint8)).save(tmp_path / "people" / "image" / f"p{number}_a.png")
+        Image.fromarray((alpha * 255).astype(np.uint8)).save(tmp_path / "people" / "alpha" / f"p{number}_a.png")
+    for number in range(2):
+        Image.new("RGB", (100, 80), (20, 20, 200)).save(tmp_path / "backgrounds" / f"b{number}.png")
+    return tmp_path
+
+
+def composites(data, **scene):
+    backgrounds = sorted((data / "backgrounds").iterdir())
+    settings = {"size": 64, "short": (60, 90), "nobody": 0.0, **scene}
+    return Composites(find_portraits(data / "people"), backgrounds, Scene(**settings), seed=1, kept=data / "kept")
+
+
+def test_the_same_number_is_the_same_sample_in_any_process(data):
+    samples = composites(data)
+    loader = torch.utils.data.DataLoader(samples, sampler=range(6), batch_size=3, num_workers=2)
+    found = list(loader)
+    for number in range(6):
+        again = samples[number]
+        for name, value in again.items():
+            assert torch.equal(found[number // 3][name][number % 3], value)
+    assert not torch.equal(samples[0]["image"], samples[1]["image"])
+
+
+def test_samples_have_the_shapes_and_ranges_that_networks_want(data):
+    for number in range(12):
+        sample = composites(data)[number]
+        assert [tuple(sample[name].shape) for name in ("image", "matte", "trimap")] == [(3, 64, 64), *[(1, 64, 64)] * 2]
+        assert all(value.dtype == torch.float32 and value.min() >= 0 and value.max() <= 1 for value in sample.values())
+        assert set(sample["trimap"].unique().tolist()) <= {0.0, 0.5, 1.0}
+        sure = sample["trimap"] != 0.5
+        assert (sample["matte"] - sample["trimap"])[sure].abs().max() <= 0.06
+
+
+def test_a_composite_shows_the_person_where_its_matte_says_so(data):
+    for number in range(12):
+        sample = composites(data, composites=1.0, company=0.0)[number]
+        red, green, _ = sample["image"]
+        inside = sample["matte"][0] > 0.99
+        assert inside.any()
+        assert red[inside].mean() > green[inside].mean()
+
+
+def test_nothing_of_the_old_background_is_left_at_soft_edges(data):
+    person = find_portraits(data / "people")[0]
+    before, alpha = read_pair(person)
+    after, _ = kept_foreground(person, None)
+    soft = (alpha > 40) & (alpha < 200)
+    assert before[soft][:, 1].mean() > 80
+    assert after[soft][:, 1].mean() < 40
+
+
+def test_everybody_comes_once_before_anybody_comes_again(data):
+    samples = composites(data)
+    turns = [{samples._person(3 * turn + place).name for place in range(3)} for turn in range(4)]
+    assert all(len(turn) == 3 for turn in turns)
+
+
+def test_who_is_cut_off_at_the_bottom_is_not_seen_to_float(data):
+    for number in range(20):
+        matte = composites(data, composites=1.0, company=0.0, short=(30, 50))[number]["matte"][0]
+        columns = matte.max(dim=0).values > 0.9
+        assert (matte[-1][columns] > 0.3).float().mean() > 0.5
+
+
+def test_nobody_has_an_empty_matte(data):
+    sample = composites(data, nobody=1.0)[0]
+    assert sample["matte"].max() == 0 == sample["trimap"].max()
+
+
+def test_foregrounds_are_estimated_once(data):
+    composites(data, composites=1.0)[0]
+    kept = list((data / "kept").iterdir())
+    before = [path.stat().st_mtime_ns for path in kept]
+    composites(data, composites=1.0)[0]
+    assert kept
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_the_same_person_is_on_one_side_only(data):
+    for name in ("image", "alpha"):
+        for path in list((data / "people" / name).iterdir()):
+            (path.parent / path.name.replace("_a", "_b")).write_bytes(path.read_bytes())
+    split = split_portraits([data / "people"], [data / "backgrounds"], 0.5, r"^(p\d)")
+    sides = [{of_person(one.name, r"^(p\d)") for one in part} for part in (split.people, split.held_out)]
+    assert not sides[0] & sides[1]
+    assert len(split.people) + len(split.held_out) == 6
+    assert all(is_held_out(who, 0.5) for who in sides[1])
+
+
+def test_about_the_share_is_held_out_and_adding_people_moves_nobody():
+    names = [f"person {number}" for number in range(2000)]
+    assert sum(is_held_out(name, 0.2) for name in names) == pytest.approx(400, abs=60)
+    assert all(is_held_out(name, 0.3) for name in names if is_held_out(name, 0.2))
+
+
+def test_bad_data_are_named(data):
+    with pytest.raises(DataError, match="multiple of 32"):
+        Scene(size=100)
+    with pytest.raises(DataError, match="All 3 portraits are held out"):
+        split_portraits([data / "people"], [], 0.999999, "(.*)")
+    Image.new("L", (10, 10)).save(data / "people" / "alpha" / "p0_a.png")
+    first, second, _ = find_portraits(data / "people")
+    with pytest.raises(DataError, match=r"p0_a\.png is 90x120 and .*p0_a\.png is 10x10"):
+        read_pair(first)
+    assert second.image is not None
+    second.image.write_bytes(second.image.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"p1_a\.png cannot be read"):
+        read_pair(second)
