@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.errors import DataError
+from secateur.matting.folders import pictures_under
 from secateur.models.pictures import SUFFIXES
 
 # Names of the folders in PPM-100, P3M, AIM-500 and Distinctions-646, the first that is there is taken.
@@ -36,7 +37,8 @@ def find_portraits(folder: str | Path) -> list[Portrait]:
     """Return the portraits in a data set's folder, by name.
 
     A data set has its pictures in `image/` (P3M: `original_image/`, AIM: `original/`) or its foregrounds in `fg/`, and
-    their mattes under the same names in `alpha/`, `matte/`, `mask/` or `gt/`. Foregrounds with an alpha channel need none.
+    their mattes under the same names in `alpha/`, `matte/`, `mask/` or `gt/`. Foregrounds with an alpha channel need
+    none.
 
     Raises:
         DataError: it is no such folder, or a file has no partner; names the first.
@@ -62,10 +64,7 @@ def find_pictures(folders: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not inside:
-            raise DataError(f"{folder} holds no picture. Give a folder with pictures in it.")
-        found += inside
+        found += pictures_under(Path(folder))
     return found
 
 
