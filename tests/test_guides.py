@@ -13,6 +13,7 @@ from secateur.cli.main import run
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = {  # what each prints, among other things, and the pictures it makes
     "grafting.md": ("equals the masked original", ("rewired.png", "simulated.png")),
+    "matting.md": ("12 portraits", ()),
     "training.md": ("wrap the pruned model afterwards", ()),
     "without-labels.md": ("% of the MACs; on other pictures ", ()),
     "when-pruning-pays.md": ("batch 1024, simulated: ", ()),
@@ -30,6 +31,7 @@ def test_a_guide_runs(
     pytest.importorskip("matplotlib")
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")
+    pytest.importorskip("pymatting")
     if "openvino" in (DOCS / guide).read_text(encoding="utf-8"):
         pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)

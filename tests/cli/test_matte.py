@@ -162,6 +162,48 @@ def test_streams(tmp_path):
     assert b"Traceback" not in found.stderr
 
 
+@pytest.fixture
+def full_disk():
+    """Let no file grow beyond a kilobyte, as if there were no more room."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.webm", "out.mp4"])
+def test_a_full_disk_leaves_no_half_file(matte, secateur, request, name):
+    source = "a.jpg" if name == "out.png" else "in.mkv"
+    Image.effect_noise((300, 300), 90).convert("RGB").save("a.jpg")
+    make_video(Path("in.mkv"), sound="aac")
+    before = secateur.files()
+    request.getfixturevalue("full_disk")
+    found = matte(source, name, "--background", "white")
+    assert found.code == 1
+    assert f"{name} cannot be written" in found.err
+    assert secateur.files() == before
+
+
+def test_an_interrupted_folder_keeps_what_is_done_and_says_how_to_go_on(matte, secateur):
+    (secateur.folder / "my_nets.py").write_text(
+        "import torch\nfrom tests.matting.making import Redness\n\n"
+        "class Interrupted(Redness):\n    calls = 0\n\n    def forward(self, x):\n        self.calls += 1\n"
+        "        if self.calls == 6:\n            raise KeyboardInterrupt\n        return super().forward(x)\n"
+    )
+    Path("in").mkdir()
+    for number in range(8):
+        Image.fromarray(disc(40, 50)).save(f"in/{number}.jpg")
+    found = matte("in", "out", "--model", "my_nets:Interrupted")
+    assert found.code == 130
+    assert "--resume goes on with the rest" in found.err
+    done = len(list(Path("out").iterdir()))
+    assert 0 < done < 8
+    assert all(path.suffix == ".png" and not path.name.startswith(".") for path in Path("out").iterdir())
+    assert matte("in", "out", "--resume", "--json").code == 0
+    assert len(list(Path("out").iterdir())) == 8
+
+
 def test_an_exported_file_is_a_model(matte, secateur):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -7,7 +7,7 @@ import pytest
 
 from secateur.matting.finishing import Finish, backdrop, blurred, composite, cut_out, plain
 from secateur.matting.foregrounds import foreground_of
-from secateur.matting.refining import closed_form, guided, resampled
+from secateur.matting.refining import EPSILON, RADIUS, closed_form, guided, resampled
 from secateur.matting.trimaps import trimap_of
 from tests.matting.making import BLUE, RED, disc
 
@@ -109,11 +109,11 @@ def test_the_guided_filter_leaves_what_is_flat():
 def test_the_guided_filter_at_the_same_size_is_the_plain_one():
     rng = np.random.default_rng(0)
     picture, matte = rng.integers(0, 255, (40, 50, 3), np.uint8), rng.random((40, 50), np.float32)
-    guide, radius, epsilon = picture.astype(np.float64) / 255, 4, 1e-4
+    guide, radius, epsilon = picture.astype(np.float64) / 255, RADIUS, EPSILON
 
     def mean(values):
         padded = np.pad(values, [(radius, radius)] * 2 + [(0, 0)] * (values.ndim - 2), mode="symmetric")
-        return np.lib.stride_tricks.sliding_window_view(padded, (9, 9), (0, 1)).mean((-1, -2))
+        return np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1,) * 2, (0, 1)).mean((-1, -2))
 
     slopes = np.empty_like(guide)
     centre = mean(guide)

@@ -102,7 +102,8 @@ def run(args: list[str] | None = None) -> int:
     except SecateurError as error:
         return _fail(str(error), FAILED)
     except (click.Abort, KeyboardInterrupt) as error:
-        return _fail(str(error) or "interrupted; nothing was written.", INTERRUPTED)
+        told = str(error.__cause__ or error)  # click turns one into the other
+        return _fail(told or "interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of stdout has gone; a second complaint when Python flushes it helps nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -72,7 +72,8 @@ def cut_out(colours: np.ndarray, matte: np.ndarray) -> np.ndarray:
     cv2 = require("cv2")
     alpha = in_bytes(matte)
     near = cv2.dilate(alpha, np.ones((2 * _FRINGE + 1, 2 * _FRINGE + 1), np.uint8))
-    return np.dstack((cv2.bitwise_and(colours, colours, mask=near), alpha))
+    found = cv2.cvtColor(cv2.bitwise_and(colours, colours, mask=near), cv2.COLOR_RGB2RGBA)
+    return cv2.insertChannel(alpha, found, 3)
 
 
 def composite(front: np.ndarray, matte: np.ndarray, back: np.ndarray) -> np.ndarray:

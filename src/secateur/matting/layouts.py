@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.errors import DataError
+from secateur.matting.folders import pictures_under
 from secateur.models.pictures import SUFFIXES
 
 # Names of the folders in PPM-100, P3M, AIM-500 and Distinctions-646, the first that is there is taken.
@@ -148,10 +149,7 @@ def find_pictures(folders: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not inside:
-            raise DataError(f"{folder} holds no picture. Give a folder with pictures in it.")
-        found += inside
+        found += pictures_under(Path(folder))
     return found
 
 

@@ -74,7 +74,8 @@ class Predictor:
         return area_resized(matte, colours.shape[:2])
 
     def _called(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        given = np.stack(pictures).astype(self.dtype, copy=False)
+        given = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+        given = given.astype(self.dtype, copy=False)
         try:
             found = self.session(given)[-1]
         except SecateurError:

@@ -11,6 +11,7 @@ from secateur.runtimes.shapes import STEP
 
 SIDE = 512  # pixels of the short side, where a picture is resized
 LONGEST = 4096  # pixels of the long side: the authors set no bound, and a line of pixels would take all memory
+_AT_ONCE = 2**24  # values; of a larger picture one channel after the other is there as floating point numbers
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -36,20 +37,21 @@ def network_size(height: int, width: int) -> tuple[int, int]:
 
 def prepared(colours: np.ndarray, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Return a picture (H, W, 3) of uint8 as a network's input (3, *size) of float32: `(x / 255 - mean) / std`."""
-    centre, scale = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
-    return (area_resized(colours, size) / np.float32(255) - centre) / scale
+    values = area_resized(colours, size)
+    centre, scale = (np.asarray(given, np.float32).reshape(-1, 1, 1) for given in (mean, std))
+    values *= 1 / (255 * scale)
+    values -= centre / scale
+    return values
 
 
 def area_resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return pixels resampled by area as float32: (*size) of (H, W), and (channels, *size) of (H, W, channels)."""
     cv2 = require("cv2")
-    # One channel after the other, so that of a huge picture only one is there as floating point numbers.
-    planes = [pixels] if pixels.ndim == 2 else [pixels[:, :, channel] for channel in range(pixels.shape[2])]
-    done = [
-        cv2.resize(plane.astype(np.float32, order="C"), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-        for plane in planes
-    ]
-    return done[0] if pixels.ndim == 2 else np.stack(done)
+    if pixels.ndim == 3 and pixels.size > _AT_ONCE:
+        channels = (cv2.extractChannel(pixels, number) for number in range(pixels.shape[2]))
+        return np.stack([area_resized(channel, size) for channel in channels])
+    values = cv2.resize(pixels.astype(np.float32, copy=False), (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return values if values.ndim == 2 else np.stack(cv2.split(values))
 
 
 def _floored(side: int) -> int:

@@ -11,7 +11,7 @@ from secateur.matting.preprocessing import area_resized
 from secateur.matting.trimaps import BACKGROUND, FOREGROUND, UNKNOWN, trimap_of
 from secateur.runtimes.packages import quiet, require
 
-RADIUS, EPSILON = 4, 1e-4  # of the guided filter: pixels at the matte's size, and of a variance in [0, 1]
+RADIUS, EPSILON = 1, 1e-5  # pixels of the matte, whose own size is small already; of a variance in [0, 1]
 MOST_SOLVED = 4_000_000  # pixels; closed form takes about a kilobyte for each
 STRIP = 2**20  # pixels that are worked on at once where nothing holds a whole picture
 

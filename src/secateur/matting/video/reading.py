@@ -166,7 +166,7 @@ class VideoReader:
 
     def _upright(self, frame: Any) -> np.ndarray:
         colours = frame.to_ndarray(
-            format="rgb24", width=self._width, height=self._height, src_colorspace=self.track.matrix
+            format="rgb24", width=self._width, height=self._height, src_colorspace=self.track.matrix, threads=1
         )
         return np.ascontiguousarray(np.rot90(colours, self._turns))
 

@@ -27,11 +27,11 @@ class Encoding:
 
 _VP9_OPTIONS = {
     # Constant quality at the speed of a live encoder: the network is to be what takes the time.
-    "crf": "22", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0",
+    "crf": "28", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0",
     "auto-alt-ref": "0",  # the encoder's frames that are never shown have no alpha
 }  # fmt: skip
 # Without B-frames, no stream begins before zero, and none is shifted to make up for it.
-_H264 = Encoding("libx264", "yuv420p", {"crf": "18", "preset": "veryfast", "bf": "0"})
+_H264 = Encoding("libx264", "yuv420p", {"crf": "18", "preset": "superfast", "bf": "0"})
 _VP9 = Encoding("libvpx-vp9", "yuv420p", _VP9_OPTIONS)
 _VP9_ALPHA = Encoding("libvpx-vp9", "yuva420p", _VP9_OPTIONS, {"alpha_mode": "1"})
 _PRORES = Encoding("prores_ks", "yuva444p10le", {"profile": "4"})
@@ -72,7 +72,7 @@ class VideoWriter:
             pixels = np.pad(pixels, self._padding + [(0, 0)] * (pixels.ndim - 2), mode="edge")
         kind = _FORMATS[1 if pixels.ndim == 2 else pixels.shape[2]]
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=kind).reformat(
-            format=self._stream.pix_fmt, dst_colorspace=self._track.matrix, dst_color_range=_LIMITED
+            format=self._stream.pix_fmt, dst_colorspace=self._track.matrix, dst_color_range=_LIMITED, threads=1
         )
         frame.pts, frame.time_base, frame.duration = time, self._track.time_base, duration
         if self.sound is not None:
