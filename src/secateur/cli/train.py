@@ -11,6 +11,7 @@ import click
 
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_json
+from secateur.cli.interruption import stop_if_asked
 from secateur.cli.options import full_option, json_option, quiet_option, seed_option, weights_option
 from secateur.cli.subject import Subject, find_subject
 from secateur.graph.tracing import trace
@@ -97,9 +98,12 @@ def command(  # noqa: PLR0913
         f"  {len(split.people)} people and {len(split.backgrounds)} backgrounds to train on, {len(split.held_out)} "
         f"people held out; {recipe.steps} steps of {recipe.batch} in {recipe.precision}"
     )
-    found = fit(
-        subject.model, samples, task, recipe, folder, options["resume"], options["processes"], _teller(progress)
-    )
+    try:
+        found = fit(
+            subject.model, samples, task, recipe, folder, options["resume"], options["processes"], _teller(progress)
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {folder} has all that --resume needs to go on.") from None
     plans = subject.earlier or (_nothing_cut(subject),)
     place = folder / "model.safetensors"
     save(place, found, plans[-1], plans[:-1])
@@ -149,6 +153,7 @@ def _teller(progress: Progress) -> Any:
     last = [time.monotonic()]
 
     def tell(stand: Stand) -> None:
+        stop_if_asked()
         if time.monotonic() - last[0] < 5 and stand.step != stand.steps:
             return
         last[0] = time.monotonic()

@@ -1,0 +1,74 @@
+"""`train` makes a network of portraits, beside a teacher if there is one, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+import secateur
+from secateur.models import MODNet
+from tests.matting.data_sets import write_set
+
+SETTINGS = ["--size", "64", "--batch", "2", "--epochs", "1", "--precision", "fp32", "--workers", "0"]
+
+
+@pytest.fixture
+def data(secateur, monkeypatch):
+    """A folder with a set of portraits."""
+    pytest.importorskip("lightning_fabric")
+    monkeypatch.setenv("SECATEUR_CACHE", str(secateur.folder / "cache"))
+    write_set(secateur.folder / "set", [f"p{number}" for number in range(8)])
+    return secateur
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_pruned_network_is_trained_beside_its_teacher_and_stays_what_its_plan_says(data):
+    assert data("train", "modnet", "--data", "set", "--out", "full", *SETTINGS).code == 0
+    pruned = data("prune", "full/model.safetensors", "-o", "cut.safetensors", "--ratio", "0.5", "--input", "1x3x64x64")
+    assert pruned.code == 0
+    found = data(
+        "train", "cut.safetensors", "--teacher", "full/model.safetensors", "--data", "set", "--out", "small", *SETTINGS
+    )
+    assert found.code == 0, found.err
+    assert "small/model.safetensors: mad " in found.out
+    steps = rows(data.folder / "small" / "steps.csv")
+    assert {"semantic", "detail", "matte", "taught_semantic", "taught_detail", "taught_matte", "features"} <= set(
+        steps[0]
+    )
+    small = secateur.load(data.folder / "small" / "model.safetensors", into=MODNet())
+    cut = secateur.load(data.folder / "cut.safetensors", into=MODNet())
+    assert {name: one.shape for name, one in small.state_dict().items()} == {
+        name: one.shape for name, one in cut.state_dict().items()
+    }
+    assert data("verify", "small/model.safetensors").code == 0
+
+
+def test_it_goes_on_with_the_same_settings_alone(data):
+    line = ["train", "modnet", "--data", "set", "--out", "full", *SETTINGS]
+    assert data(*line).code == 0
+    again = data(*line, "--resume")
+    assert again.code == 0, again.err
+    found = data(*line, "--resume", "--rate", "0.1")
+    assert found.code == 1
+    assert "Resume with the same settings" in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data", "nowhere", "--epochs", "1"], "nowhere is no folder"),
+        (["--data", "set"], "--epochs or --minutes"),
+        (["--data", "set", "--epochs", "1", "--size", "100"], "multiple of 32"),
+        (["--data", "set", "--epochs", "1", "--backbone", "missing.pth"], "missing.pth"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_line(data, words, told):
+    found = data("train", "modnet", "--out", "out", *words)
+    assert found.code in (1, 2)
+    assert told in found.err
+    assert "Traceback" not in found.err
