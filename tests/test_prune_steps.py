@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -328,3 +329,24 @@ def test_the_optimizer_goes_along_from_step_to_step(model):
     moments = [state["exp_avg"] for state in optimizer.state.values()]
     assert [moment.shape for moment in moments] == [parameter.shape for parameter in small.parameters()]
     assert {int(state["step"]) for state in optimizer.state.values()} == {4}
+
+
+def test_with_samples_every_step_is_compensated_and_loses_less() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.ReLU(), nn.Conv2d(48, 4, 1)).eval()
+    example, batches = torch.zeros(1, 3, 16, 16), torch.rand(32, 3, 16, 16).split(8)
+    unseen = torch.rand(8, 3, 16, 16)
+    full = secateur.trace(model, example).costs.macs()
+
+    def errors(**data: Any) -> list[float]:
+        found = []
+        for small, plan in secateur.prune_steps(model, example, steps=2, macs="0.4x", **data):
+            assert plan.proof is not None
+            with torch.no_grad():
+                found.append(float((small(unseen) - model(unseen)).norm() / model(unseen).norm()))
+        assert secateur.trace(small, example).costs.macs() <= 0.4 * full
+        return found
+
+    with_samples, without = errors(calibrate=iter(batches)), errors()
+    assert with_samples[0] < without[0] / 4
+    assert with_samples[1] < without[1] / 4

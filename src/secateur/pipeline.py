@@ -173,6 +173,7 @@ def prune_steps(
     schedule: Schedule = "linear",
     free_outputs: bool = False,
     attention: Attention = "auto",
+    calibrate: Iterable[Any] | None = None,
     **budget: Any,
 ) -> Iterator[tuple[nn.Module, Plan]]:
     """Make a model smaller in several steps, and hand it out after each, to be trained before the next.
@@ -189,6 +190,7 @@ def prune_steps(
             the share of the way that is done after it: `[0.5, 0.8, 1]` (`steps` does not count then).
         free_outputs: the channels that leave the model may be cut, too.
         attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
+        calibrate: inputs without labels, as for `prune`: at every step they are put through the model as it is by then.
         **budget: as for `prune`, but no time; all of it is of the full-size model.
 
     Yields:
@@ -213,16 +215,22 @@ def prune_steps(
     words, ignore = _in_words(model, budget)
     stages = stages_of(graph, model, words, steps, schedule)
     make_plan(graph, model, ignore=ignore, **words)  # what the last step would refuse is refused before any training
-    return _steps(_Walk(model, example, graph), attention, stages, ignore)
+    batches = None if calibrate is None else list(calibrate)
+    return _steps(_Walk(model, example, graph), attention, stages, ignore, batches)
 
 
 def _steps(
-    first: _Walk, attention: Attention, stages: Sequence[dict[str, Any]], ignore: list[str]
+    first: _Walk,
+    attention: Attention,
+    stages: Sequence[dict[str, Any]],
+    ignore: list[str],
+    batches: Sequence[Any] | None,
 ) -> Iterator[tuple[nn.Module, Plan]]:
     full, done = first.graph, Plan(keep={}, fingerprint=fingerprint_of(first.graph), calls=first.graph.calls)
     walk = first
     for number, budget in enumerate(stages, 1):
-        small, step = walk.prune({**budget, "after": (full, done)}, ignore)
+        walk, words = walk.informed(batches, {**budget, "after": (full, done)})
+        small, step = walk.prune(words, ignore)
         done = step.after(done).with_proof(step.proof)
         yield small, done
         if number < len(stages):
@@ -274,6 +282,15 @@ class _Walk:
             f"After {MOST_REPAIRS} repairs no plan passes the proof; left whole so far: {', '.join(ignore)}. "
             "Name further layers to leave whole (ignore=)."
         )
+
+    def informed(self, batches: Sequence[Any] | None, budget: dict[str, Any]) -> tuple[_Walk, dict[str, Any]]:
+        """Return the walk and a budget with what samples say of the model, if there are any."""
+        if batches is None:
+            return self, budget
+        data = calibrate_model(self.model, self.graph, batches)
+        capped = budget.get("macs") is not None or budget.get("params") is not None
+        words = decided_by_data(self.model, self.graph, data, budget, None, capped, timed=False)
+        return replace(self, data=data), words
 
     def compensated(self, small: nn.Module, plan: Plan) -> tuple[nn.Module, Plan]:
         """Let the weights make up for what is gone, if there are data; the proof was of the cut alone."""

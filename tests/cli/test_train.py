@@ -45,6 +45,7 @@ def test_a_pruned_network_is_trained_beside_its_teacher_and_stays_what_its_plan_
     assert {name: one.shape for name, one in small.state_dict().items()} == {
         name: one.shape for name, one in cut.state_dict().items()
     }
+    assert [path.name for path in (data.folder / "small" / "mattes").iterdir()] == [f"{len(steps):06}.png"]
     assert data("verify", "small/model.safetensors").code == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from torch import nn
 
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_json
@@ -21,6 +22,8 @@ from secateur.matting.splitting import Split, kept_foregrounds, split_portraits
 from secateur.models.backbones import load_backbone
 from secateur.models.registry import entry_of
 from secateur.planning.plans import Plan, fingerprint_of
+from secateur.reporting.progress import draw_progress
+from secateur.runtimes.packages import is_installed
 from secateur.training.distilling import Teacher
 from secateur.training.fitting import Progress as Stand
 from secateur.training.fitting import fit
@@ -78,7 +81,8 @@ def command(  # noqa: PLR0913
     """Train MODEL on portraits and on composites that are made of them, with the losses of MODNet.
 
     MODEL is a built-in name or a saved file, pruned or not. People in --held-out are not trained on: they say how good
-    it is. --out gets model.safetensors, which is as good as the best validation, and all that --resume needs.
+    it is. --out gets model.safetensors, which is as good as the best validation, mattes/ with some of
+    theirs at each validation, and all that --resume needs.
     """
     if (options["epochs"] is None) == (options["minutes"] is None):
         raise click.UsageError("Say how long: --epochs or --minutes.")
@@ -100,7 +104,15 @@ def command(  # noqa: PLR0913
     )
     try:
         found = fit(
-            subject.model, samples, task, recipe, folder, options["resume"], options["processes"], _teller(progress)
+            subject.model,
+            samples,
+            task,
+            recipe,
+            folder,
+            options["resume"],
+            options["processes"],
+            _teller(progress),
+            _drawer(task, folder) if is_installed("matplotlib") else None,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {folder} has all that --resume needs to go on.") from None
@@ -161,6 +173,14 @@ def _teller(progress: Progress) -> Any:
         progress.say(f"  step {stand.step} of {stand.steps}: {parts}; {stand.left / 60:.0f} minutes left")
 
     return tell
+
+
+def _drawer(task: Matting, folder: Path) -> Any:
+    def draw(step: int, model: nn.Module) -> None:
+        (folder / "mattes").mkdir(exist_ok=True)
+        draw_progress(task, model, step, folder / "mattes" / f"{step:06}.png")
+
+    return draw
 
 
 def _nothing_cut(subject: Subject) -> Plan:

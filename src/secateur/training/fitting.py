@@ -63,7 +63,7 @@ class Progress:
     left: float
 
 
-def fit(
+def fit(  # noqa: PLR0913
     model: nn.Module,
     samples: Dataset[Any],
     task: Task,
@@ -72,6 +72,7 @@ def fit(
     resume: bool = False,
     processes: int = 1,
     on_step: Callable[[Progress], None] | None = None,
+    on_validation: Callable[[int, nn.Module], object] | None = None,
 ) -> nn.Module:
     """Train `model` in place, and return the best of its averages, in evaluation mode.
 
@@ -88,6 +89,7 @@ def fit(
         processes: that each take a part of every batch (PyTorch's DistributedDataParallel by Lightning Fabric). Batch
             norms see only their part, unless `frozen_norms`.
         on_step: is told after every step.
+        on_validation: is given the step and the average, in evaluation mode, after every validation.
 
     Raises:
         TrainingError: the losses or the gradient are no numbers, and the batch lies in `folder/diverged.safetensors`;
@@ -96,7 +98,7 @@ def fit(
     """
     run = _Run(model, task, recipe, Path(folder), processes)
     try:
-        run.train(samples, resume, on_step)
+        run.train(samples, resume, on_step or _unheard, on_validation or _unheard)
     except KeyboardInterrupt:
         run.save()
         raise
@@ -122,7 +124,13 @@ class _Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
-    def train(self, samples: Dataset[Any], resume: bool, on_step: Callable[[Progress], None] | None) -> None:
+    def train(
+        self,
+        samples: Dataset[Any],
+        resume: bool,
+        on_step: Callable[[Progress], object],
+        on_validation: Callable[[int, nn.Module], object],
+    ) -> None:
         if resume and self.checkpoint.exists():
             self._restore()
         elif self.fabric.is_global_zero:
@@ -134,8 +142,8 @@ class _Run:
             self.step += 1
             if journal is not None:
                 journal.step(self.step, self.optimizer.param_groups[0]["lr"], losses)
-            self._look(journal)
-            if on_step is not None and self.fabric.is_global_zero:
+            self._look(journal, on_validation)
+            if self.fabric.is_global_zero:
                 speed = (time.monotonic() - start) / (self.step - first)
                 left = speed * (self.recipe.steps - self.step)
                 on_step(Progress(self.step, self.recipe.steps, losses, self.errors, left))
@@ -218,7 +226,7 @@ class _Run:
             "last checkpoint."
         )
 
-    def _look(self, journal: Journal | None) -> None:
+    def _look(self, journal: Journal | None, on_validation: Callable[[int, nn.Module], object]) -> None:
         """Validate and save where it is time."""
         last = self.step == self.recipe.steps
         if last or self.step % self.recipe.validate_every == 0:
@@ -233,8 +241,13 @@ class _Run:
                 write_atomically(self.folder / "best.safetensors", encode(_named(average), {}))
             if journal is not None and self.errors:
                 journal.validation(self.step, self.errors)
+                on_validation(self.step, average.module)
         if last or self.step % self.recipe.save_every == 0:
             self.save()
+
+
+def _unheard(*_: Any) -> None:
+    """Stand for a listener that is not there."""
 
 
 def _fabric(recipe: Recipe, processes: int) -> Any:
