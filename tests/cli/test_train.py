@@ -59,11 +59,24 @@ def test_it_goes_on_with_the_same_settings_alone(data):
     assert "Resume with the same settings" in found.err
 
 
+def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(data):
+    line = ["train", "modnet", "--data", "set", "--out", "small", "--macs", "0.5x", "--steps", "2", *SETTINGS]
+    found = data(*line)
+    assert found.code == 0, found.err
+    assert len(rows(data.folder / "small" / "step-1" / "steps.csv")) == len(rows(data.folder / "small" / "steps.csv"))
+    assert "taught_matte" in rows(data.folder / "small" / "steps.csv")[0]
+    assert data("verify", "small/model.safetensors").code == 0
+    before = (data.folder / "small" / "steps.csv").read_bytes()
+    assert data(*line, "--resume").code == 0
+    assert (data.folder / "small" / "steps.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--data", "nowhere", "--epochs", "1"], "nowhere is no folder"),
         (["--data", "set"], "--epochs or --minutes"),
+        (["--data", "set", "--epochs", "1", "--steps", "3"], "Say how far with --macs"),
         (["--data", "set", "--epochs", "1", "--size", "100"], "multiple of 32"),
         (["--data", "set", "--epochs", "1", "--backbone", "missing.pth"], "missing.pth"),
     ],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,20 @@ from torch import nn
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.interruption import stop_if_asked
-from secateur.cli.options import full_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import full_option, json_option, quiet_option, read_budget, seed_option, weights_option
+from secateur.cli.pictures import batches_of
 from secateur.cli.subject import Subject, find_subject
 from secateur.graph.tracing import trace
-from secateur.matting.compositing import Scene
+from secateur.matting.compositing import Composites, Scene
 from secateur.matting.recovering import Matting
 from secateur.matting.splitting import Split, kept_foregrounds, split_portraits
 from secateur.models.backbones import load_backbone
 from secateur.models.registry import entry_of
+from secateur.pipeline import prune_steps
 from secateur.planning.plans import Plan, fingerprint_of
 from secateur.reporting.progress import draw_progress
 from secateur.runtimes.packages import is_installed
+from secateur.training.checkpoints import recorded_recipe
 from secateur.training.distilling import Teacher
 from secateur.training.fitting import Progress as Stand
 from secateur.training.fitting import fit
@@ -31,7 +37,7 @@ from secateur.training.recipe import Recipe
 from secateur.training.speed import faster_precision, seconds_a_step
 
 PRECISIONS = ("auto", "fp32", "bf16")
-TAUGHT = "backbone"  # the student's backbone learns at a third of the rate: it has seen more than this data
+SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these data
 
 
 @click.command("train")
@@ -41,6 +47,11 @@ TAUGHT = "backbone"  # the student's backbone learns at a third of the rate: it 
 @click.option("--out", required=True, metavar="DIR", help="Where the model, checkpoints, tables and mattes go.")
 @click.option("--teacher", metavar="MODEL", help="The unpruned model, to learn from as well.")
 @click.option("--backbone", metavar="FILE", help="Weights of torchvision's mobilenet_v2 for MODEL's backbone.")
+@click.option("--macs", metavar="COST", callback=read_budget, help="Prune to these MACs, then train: 0.25x.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=1, metavar="N", help="Prune in so many steps, trained after each."
+)
+@click.option("--calibrate", metavar="DIR", help="Pictures that say which channels go, and make up for them.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="How often every person is seen.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Or how long it may take.")
 @click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Pixels of a sample's sides.")
@@ -80,85 +91,135 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Train MODEL on portraits and on composites that are made of them, with the losses of MODNet.
 
-    MODEL is a built-in name or a saved file, pruned or not. People in --held-out are not trained on: they say how good
-    it is. --out gets model.safetensors, which is as good as the best validation, mattes/ with some of
-    theirs at each validation, and all that --resume needs.
+    MODEL is a built-in name or a saved file, pruned or not. With --macs it is pruned, in --steps with training after
+    each, beside itself as it was if no --teacher is named. People in --held-out are not trained on: they say how good
+    it is. --out gets model.safetensors, which is as good as the best validation, mattes/ with some of theirs at each
+    validation, and all that --resume needs.
     """
-    if (options["epochs"] is None) == (options["minutes"] is None):
-        raise click.UsageError("Say how long: --epochs or --minutes.")
+    _check(options)
     progress, folder = Progress(quiet), Path(out)
     with progress.step(f"building {model}"):
         subject = find_subject(model, (), weights, seed, full)
         if backbone is not None:
             load_backbone(subject.model, backbone)
+        whole = find_subject(teacher).model if teacher is not None else None
     with progress.step("finding people, and estimating their own colours unless they are kept"):
         split = split_portraits(data, backgrounds, options["held_out"], options["person"])
         kept_foregrounds(split)
-    task = _task(subject, split, teacher, options["size"], seed)
-    scene = Scene(options["size"], options["short"] or (0.75 * options["size"], 1.2 * options["size"]))
-    samples = split.training(scene, seed)
-    recipe = _recipe(subject, samples, task, split, options, seed)
     progress.say(
-        f"  {len(split.people)} people and {len(split.backgrounds)} backgrounds to train on, {len(split.held_out)} "
-        f"people held out; {recipe.steps} steps of {recipe.batch} in {recipe.precision}"
+        f"  {len(split.people)} people and {len(split.backgrounds)} backgrounds to train on, "
+        f"{len(split.held_out)} people held out"
     )
+    course = _Course(subject, split, options, seed, progress)
     try:
-        found = fit(
-            subject.model,
-            samples,
-            task,
-            recipe,
-            folder,
-            options["resume"],
-            options["processes"],
-            _teller(progress),
-            _drawer(task, folder) if is_installed("matplotlib") else None,
-        )
+        found, plans = course.pruned(whole, folder, model) if options["macs"] else course.as_it_is(whole, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {folder} has all that --resume needs to go on.") from None
-    plans = subject.earlier or (_nothing_cut(subject),)
     place = folder / "model.safetensors"
     save(place, found, plans[-1], plans[:-1])
-    errors = dict(task.validate(found))
+    errors = dict(course.task.validate(found))
     if as_json:
-        show_json({"model": str(place), "steps": recipe.steps, "errors": errors})
+        show_json({"model": str(place), "errors": errors})
         return
     show(f"{place}: {', '.join(f'{name} {value:.4f}' for name, value in errors.items()) or 'not validated'}")
 
 
-def _task(subject: Subject, split: Split, teacher: str | None, size: int, seed: int) -> Matting:
-    entry = entry_of(subject.model)
-    prepared = (entry.mean, entry.std) if entry is not None else ((0.5,) * 3, (0.5,) * 3)
-    task = Matting(*prepared, validation=split.validation(size, seed))
-    if teacher is None:
-        return task
-    whole = find_subject(teacher).model
-    plan = subject.earlier[0] if subject.earlier else None
-    for later in subject.earlier[1:]:
-        plan = later.after(plan) if plan is not None else later
-    layers = entry.features if entry is not None else ()
-    return replace(task, teacher=Teacher(whole, plan, layers))
+def _check(options: dict[str, Any]) -> None:
+    if (options["epochs"] is None) == (options["minutes"] is None):
+        raise click.UsageError("Say how long: --epochs or --minutes.")
+    if options["macs"] is None and (options["steps"] > 1 or options["calibrate"] is not None):
+        raise click.UsageError("--steps and --calibrate are of pruning. Say how far with --macs, or leave them out.")
 
 
-def _recipe(subject: Subject, samples: Any, task: Matting, split: Split, options: dict[str, Any], seed: int) -> Recipe:
-    """Return how to train; what was measured for it is kept with the run, so that a resumed one does the same."""
-    slower = {TAUGHT: 1 / 3, f"lr_branch.{TAUGHT}": 1 / 3}
-    base = Recipe(
-        steps=1,
-        seed=seed,
-        slower=slower,
-        frozen_norms=options["freeze_norms"],
-        **{name: options[name] for name in ("batch", "rate", "workers", "save_every", "validate_every", "patience")},
-    )
-    precision = options["precision"]
-    if precision == "auto":
-        precision = faster_precision(subject.model, samples, task, base)
-    base = replace(base, precision=precision)
-    if options["minutes"] is not None:
-        steps = options["minutes"] * 60 / seconds_a_step(subject.model, samples, task, base)
-    else:
-        steps = options["epochs"] * len(split.people) / base.batch
-    return replace(base, steps=max(1, round(steps)))
+@dataclass(frozen=True)
+class _Course:
+    """What is the same for every network that one command trains."""
+
+    subject: Subject
+    split: Split
+    options: dict[str, Any]
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def task(self) -> Matting:
+        """The losses without a teacher, and the people to validate on."""
+        entry = entry_of(self.subject.model)
+        prepared = (entry.mean, entry.std) if entry is not None else ((0.5,) * 3, (0.5,) * 3)
+        return Matting(*prepared, validation=self.split.validation(self.options["size"], self.seed))
+
+    def as_it_is(self, teacher: nn.Module | None, folder: Path) -> tuple[nn.Module, Sequence[Plan]]:
+        """Train the subject, and return it with the plans that it was made by before."""
+        plans = self.subject.earlier or (_nothing_cut(self.subject),)
+        return self.trained(self.subject.model, _joined(plans), teacher, folder), plans
+
+    def pruned(self, teacher: nn.Module | None, folder: Path, name: str) -> tuple[nn.Module, Sequence[Plan]]:
+        """Prune the subject in steps and train after each; return it with all plans."""
+        full, steps, pictures = self.subject.model, self.options["steps"], self.options["calibrate"]
+        earlier = self.subject.earlier
+        batches = None if pictures is None else batches_of(pictures, name, self.subject)
+        stages = prune_steps(full, self.subject.example, steps, macs=self.options["macs"], calibrate=batches)
+        found, plan = full, _nothing_cut(self.subject)
+        for number, (small, plan) in enumerate(stages, 1):
+            self.progress.say(f"  step {number} of {steps}: {plan}")
+            told, by = (_joined((*earlier, plan)), teacher) if teacher is not None else (plan, copy.deepcopy(full))
+            found = self.trained(small, told, by, folder if number == steps else folder / f"step-{number}")
+            small.load_state_dict(found.state_dict())
+        return found, (*earlier, plan)
+
+    def trained(self, model: nn.Module, plan: Plan, teacher: nn.Module | None, folder: Path) -> nn.Module:
+        """Train a network that `plan` made of the teacher."""
+        entry = entry_of(model)
+        layers = entry.features if entry is not None else ()
+        task = self.task if teacher is None else replace(self.task, teacher=Teacher(teacher, plan, layers))
+        size = self.options["size"]
+        scene = Scene(size, self.options["short"] or (0.75 * size, 1.2 * size))
+        samples = self.split.training(scene, self.seed)
+        recipe = self.recipe(model, samples, task, folder)
+        self.progress.say(f"  {recipe.steps} batches of {recipe.batch} in {recipe.precision}")
+        return fit(
+            model,
+            samples,
+            task,
+            recipe,
+            folder,
+            self.options["resume"],
+            self.options["processes"],
+            _teller(self.progress),
+            _drawer(task, folder) if is_installed("matplotlib") else None,
+        )
+
+    def recipe(self, model: nn.Module, samples: Composites, task: Matting, folder: Path) -> Recipe:
+        """Return how to train; what was measured for it is what a resumed run did measure at its start."""
+        names = ("batch", "rate", "workers", "save_every", "validate_every", "patience")
+        entry = entry_of(model)
+        base = Recipe(
+            steps=1,
+            seed=self.seed,
+            slower={entry.backbone: SLOWER} if entry is not None and entry.backbone else {},
+            frozen_norms=self.options["freeze_norms"],
+            **{name: self.options[name] for name in names},
+        )
+        known = recorded_recipe(folder) if self.options["resume"] else {}
+        precision = self.options["precision"]
+        if precision == "auto":
+            precision = known.get("precision") or faster_precision(model, samples, task, base)
+        base = replace(base, precision=precision)
+        if self.options["minutes"] is None:
+            steps = self.options["epochs"] * len(self.split.people) / base.batch
+        elif "steps" in known:
+            return replace(base, steps=known["steps"])
+        else:
+            steps = self.options["minutes"] * 60 / seconds_a_step(model, samples, task, base)
+        return replace(base, steps=max(1, round(steps / self.options["steps"])))
+
+
+def _joined(plans: Sequence[Plan]) -> Plan:
+    """Return the plan that does of the full-size model what several did one after the other."""
+    first, *rest = plans
+    for plan in rest:
+        first = plan.after(first)
+    return first
 
 
 def _teller(progress: Progress) -> Any:

@@ -14,6 +14,7 @@ from secateur.artifact.atomic import write_atomically
 from secateur.artifact.format import decode, encode
 from secateur.errors import ArtifactError, TrainingError
 
+FILE = "checkpoint.safetensors"
 _KIND = "checkpoint of training"
 
 
@@ -62,6 +63,16 @@ def save_checkpoint(path: Path, state: State, document: Mapping[str, Any]) -> No
         ArtifactError: the file cannot be written; what was there before is untouched.
     """
     write_atomically(path, encode(state.tensors(), {**document, "kind": _KIND}))
+
+
+def recorded_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe that the run in a folder is trained by; nothing where there is no run.
+
+    Raises:
+        ArtifactError: its checkpoint cannot be read, or is damaged.
+    """
+    path = folder / FILE
+    return dict(decode(path.read_bytes(), str(path))[1].get("recipe", {})) if path.is_file() else {}
 
 
 def load_checkpoint(path: Path, state: State, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from secateur.artifact.atomic import write_atomically
 from secateur.artifact.format import decode, encode
 from secateur.errors import TrainingError
 from secateur.runtimes.packages import is_installed, require
-from secateur.training.checkpoints import State, load_checkpoint, save_checkpoint
+from secateur.training.checkpoints import FILE, State, load_checkpoint, save_checkpoint
 from secateur.training.journal import Journal
 from secateur.training.recipe import Recipe
 
@@ -122,7 +122,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / FILE
 
     def train(
         self,
