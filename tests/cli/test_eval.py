@@ -114,7 +114,7 @@ def test_a_model_for_something_else_and_a_broken_picture_are_told_and_nothing_is
     options = ["--data", "set", *INPUT, "-q", "--figure", "worst.png"]
     found = judged("eval", "matters:Labels", *options)
     assert (found.code, found.out) == (1, "")
-    assert "which is no matte" in found.err
+    assert "Give a network for mattes" in found.err
     (judged.folder / "set" / "image" / "p05.png").write_bytes(b"no picture")
     found = judged("eval", "matters:Red", *options)
     assert (found.code, found.out) == (1, "")
