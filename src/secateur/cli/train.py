@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,14 @@ PRECISIONS = ("auto", "fp32", "bf16")
 SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these data
 
 
+def _pattern(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"{value!r} is no regular expression: {error}.") from None
+    return value
+
+
 @click.command("train")
 @click.argument("model", metavar="MODEL")
 @click.option("--data", multiple=True, required=True, metavar="DIR", help="Portraits with mattes; may be repeated.")
@@ -62,7 +71,9 @@ SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these d
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Learning rate.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="auto: the faster.")
 @click.option("--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.15, show_default=True, help="Share.")
-@click.option("--person", default="(.*)", metavar="REGEX", help="What in a file's name says who it is.")
+@click.option(
+    "--person", default="(.*)", metavar="REGEX", callback=_pattern, help="What in a file's name says who it is."
+)
 @click.option("--patience", type=click.IntRange(0), default=0, help="Validations without a better one before the end.")
 @click.option("--freeze-norms", is_flag=True, help="Batch norms keep their statistics.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make samples.")
@@ -111,6 +122,9 @@ def command(  # noqa: PLR0913
         f"{len(split.held_out)} people held out"
     )
     course = _Course(subject, split, options, seed, progress)
+    for network in (subject.model, whole):
+        if network is not None:
+            course.task.check(network)
     try:
         found, plans = course.pruned(whole, folder, model) if options["macs"] else course.as_it_is(whole, folder)
     except KeyboardInterrupt:

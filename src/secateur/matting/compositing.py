@@ -47,6 +47,8 @@ class Scene:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
             raise DataError(f"Samples of {self.size} pixels are no good: a multiple of 32 is wanted.")
+        if not 0 < self.short[0] <= self.short[1]:
+            raise DataError(f"Short sides from {self.short[0]:g} to {self.short[1]:g} pixels: the least comes first.")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from secateur.matting.compositing import Sample
 from secateur.matting.losses import Outputs, matting_losses, teaching_losses
 from secateur.training.distilling import Teacher, feature_loss, watched
 
+CHECKED = 64  # pixels of the sides of the picture that a network is tried on
 FEATURES = 0.3  # weight of the features' error; the losses of the outputs are of the same order
 
 
@@ -34,6 +35,31 @@ class Matting:
     teacher: Teacher | None = None
     taught: float = 1.0
     validation: Mapping[str, Dataset[Sample]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def check(self, model: nn.Module) -> None:
+        """Make sure that a network takes pictures and returns mattes, before the long work.
+
+        Raises:
+            TrainingError: it does not.
+        """
+        image = self.prepared(torch.zeros(1, 3, CHECKED, CHECKED))
+        was = model.training
+        try:
+            matte = triple(model.eval()(image))[2]
+        except (RuntimeError, ValueError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise TrainingError(
+                f"{type(model).__name__} does not run on a picture: {why} Give a matting network."
+            ) from error
+        finally:
+            model.train(was)
+        if matte is None or tuple(matte.shape) != (1, 1, CHECKED, CHECKED):
+            shape = "nothing" if matte is None else "x".join(map(str, matte.shape))
+            raise TrainingError(
+                f"{type(model).__name__} gives {shape} for a picture of {CHECKED}x{CHECKED}, where a matte of its size "
+                "is wanted. Give a matting network."
+            )
 
     def losses(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of samples."""

@@ -34,8 +34,8 @@ class State:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all of it by names."""
-        named = {f"model.{name}": value for name, value in _once(self.model).items()}
-        named |= {f"average.{name}": value for name, value in _once(self.average).items()}
+        named = {f"model.{name}": value for name, value in values_of(self.model).items()}
+        named |= {f"average.{name}": value for name, value in values_of(self.average).items()}
         for number, values in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer.{number}.{name}": value for name, value in values.items()}
         return named | {"random": torch.get_rng_state()}
@@ -44,7 +44,7 @@ class State:
         """Take it over from tensors of the same names and shapes, in place."""
         for part, module in (("model", self.model), ("average", self.average)):
             with torch.no_grad():
-                for name, value in _once(module).items():
+                for name, value in values_of(module).items():
                     value.copy_(tensors[f"{part}.{name}"])
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in tensors.items():
@@ -103,12 +103,9 @@ def load_checkpoint(path: Path, state: State, wanted: Mapping[str, Any]) -> dict
     return document
 
 
-def _once(module: nn.Module) -> dict[str, torch.Tensor]:
+def values_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return parameters and buffers, those with several names once."""
-    return {
-        **{f"{name}": value for name, value in module.named_parameters()},
-        **{f"{name}": value for name, value in module.named_buffers()},
-    }
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _short(value: Any) -> str:

@@ -21,11 +21,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from secateur.artifact.atomic import write_atomically
+from secateur.artifact.atomic import ensure_folder, write_atomically
 from secateur.artifact.format import decode, encode
 from secateur.errors import TrainingError
 from secateur.runtimes.packages import is_installed, require
-from secateur.training.checkpoints import FILE, State, load_checkpoint, save_checkpoint
+from secateur.training.checkpoints import FILE, State, load_checkpoint, save_checkpoint, values_of
 from secateur.training.journal import Journal
 from secateur.training.recipe import Recipe
 
@@ -118,7 +118,7 @@ class _Run:
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
         self.step, self.lowest, self.stale, self.errors = 0, math.inf, 0, {}
         if self.fabric.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
+            ensure_folder(folder)
 
     @property
     def checkpoint(self) -> Path:
@@ -279,7 +279,7 @@ def _average(model: nn.Module, recipe: Recipe) -> nn.Module:
 def _named(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the values of a model, or of the one that is averaged, by their names."""
     inner = module.module if isinstance(module, AveragedModel) else module
-    return {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+    return values_of(inner)
 
 
 def _freeze_norms(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.artifact.atomic import write_atomically
+from secateur.errors import ArtifactError
 from secateur.runtimes.packages import is_installed, require
 
 
@@ -38,11 +39,16 @@ class Journal:
 
     def _add(self, path: Path, step: int, values: Mapping[str, float], kind: str) -> None:
         known = path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if not known:
-                writer.writerow(["step", *values])
-            writer.writerow([step, *(repr(value) for value in values.values())])
+        try:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                if not known:
+                    writer.writerow(["step", *values])
+                writer.writerow([step, *(repr(value) for value in values.values())])
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} cannot be written: {error.strerror}. Make room, and go on with --resume."
+            ) from None
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(f"{kind}/{name}", value, step)
