@@ -108,7 +108,7 @@ class Composites(Dataset[Sample]):
         for one in people:
             colours, alpha = self._placed(one, back, rng)
             share = alpha[..., None].astype(np.float32) / 255
-            back = (colours * share + back * (1 - share) + 0.5).astype(np.uint8)
+            back = (back + (colours - back.astype(np.float32)) * share + 0.5).astype(np.uint8)
             matte = (255 - (255 - alpha.astype(np.float32)) * (255 - matte) / 255 + 0.5).astype(np.uint8)
         return random_grain(random_tone(back, rng, strength=0.4), rng), matte
 

@@ -64,7 +64,8 @@ def coarse(matte: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     small = functional.interpolate(matte, size=tuple(size), mode="bilinear", align_corners=False)
     line = torch.exp(-(torch.tensor([-1.0, 0.0, 1.0], device=matte.device) ** 2) / (2 * 0.8**2))
     kernel = torch.outer(line, line)
-    return functional.conv2d(functional.pad(small, (1, 1, 1, 1), "reflect"), (kernel / kernel.sum())[None, None])
+    with torch.autocast(matte.device.type, enabled=False):
+        return functional.conv2d(functional.pad(small, (1, 1, 1, 1), "reflect"), (kernel / kernel.sum())[None, None])
 
 
 def _apart(found: torch.Tensor, matte: torch.Tensor, band: torch.Tensor) -> torch.Tensor:

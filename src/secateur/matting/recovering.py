@@ -84,11 +84,17 @@ class Matting:
             errors = []
             for number in range(len(samples)):  # type: ignore[arg-type]
                 sample = samples[number]
-                matte = triple(model(self.prepared(sample["image"][None])))[2]
-                assert matte is not None
-                errors.append(float((matte.float() - sample["matte"][None]).abs().mean()))
+                errors.append(float((self.matte(model, sample["image"]) - sample["matte"]).abs().mean()))
             found[f"mad_{name}"] = sum(errors) / len(errors)
         return {"mad": sum(found.values()) / len(found), **found} if found else {}
+
+    @torch.no_grad()
+    def matte(self, model: nn.Module, image: torch.Tensor) -> torch.Tensor:
+        """Return a network's matte (1, H, W) of an image (3, H, W) with values in [0, 1]."""
+        device = next(model.parameters()).device
+        matte = triple(model(self.prepared(image[None].to(device))))[2]
+        assert matte is not None
+        return matte[0].float().to(image.device)
 
     def prepared(self, images: torch.Tensor) -> torch.Tensor:
         """Return images (N, 3, H, W) in [0, 1] as the network takes them."""

@@ -13,10 +13,10 @@ def random_tone(colours: np.ndarray, rng: np.random.Generator, strength: float =
     gain = np.exp(rng.normal(0, 0.12 * strength) + rng.normal(0, 0.05 * strength, 3))
     levels = np.arange(256)[:, None] / 255
     table = (255 * (levels**gamma * gain)).clip(0, 255).astype(np.uint8)
-    toned = require("cv2").LUT(colours, table[None])
+    cv2 = require("cv2")
+    toned = cv2.LUT(colours, table[None])
     saturation = 0.0 if rng.random() < 0.03 * strength else np.exp(rng.normal(0, 0.15 * strength))
-    grey = toned.mean(axis=2, keepdims=True, dtype=np.float32)
-    return (grey + (toned - grey) * np.float32(saturation)).clip(0, 255).astype(np.uint8)
+    return cv2.transform(toned, saturation * np.eye(3) + (1 - saturation) / 3)
 
 
 def matched(colours: np.ndarray, alpha: np.ndarray, around: np.ndarray, strength: float) -> np.ndarray:
@@ -30,14 +30,15 @@ def matched(colours: np.ndarray, alpha: np.ndarray, around: np.ndarray, strength
         around: the background (H, W, 3) of uint8.
         strength: 0 leaves the person as it is, 1 moves it all the way.
     """
-    person = colours[alpha > 127]
-    if not len(person):
+    cv2 = require("cv2")
+    person = (alpha > 127).astype(np.uint8)
+    if not person.any():
         return colours
-    mean, spread = person.mean(axis=0), person.std(axis=0) + 1
-    there, wide = around.reshape(-1, 3).mean(axis=0), around.reshape(-1, 3).std(axis=0) + 1
-    contrast = (wide / spread).clip(0.6, 1.5) ** strength
-    moved = (colours - mean) * contrast + mean + strength * (there - mean)
-    return moved.clip(0, 255).astype(np.uint8)
+    mean, spread = (values[:, 0] for values in cv2.meanStdDev(colours, mask=person))
+    there, wide = (values[:, 0] for values in cv2.meanStdDev(around))
+    contrast = ((wide + 1) / (spread + 1)).clip(0.6, 1.5) ** strength
+    moved = np.arange(256)[:, None] * contrast + mean * (1 - contrast) + strength * (there - mean)
+    return cv2.LUT(colours, moved.clip(0, 255).astype(np.uint8)[None])
 
 
 def random_grain(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:

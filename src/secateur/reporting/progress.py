@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateur.matting.recovering import Matting, triple
+from secateur.matting.recovering import Matting
 from secateur.reporting.sheets import Tile, difference, draw_sheet, grey
 
 SHOWN = 3  # samples of each set
 
 
-@torch.no_grad()
 def draw_progress(task: Matting, model: nn.Module, step: int, path: str | Path) -> None:
     """Draw some of the samples that are held out: image, true matte, the network's, and its errors.
 
@@ -37,9 +36,7 @@ def draw_progress(task: Matting, model: nn.Module, step: int, path: str | Path) 
 
 
 def _row(task: Matting, model: nn.Module, sample: dict[str, torch.Tensor], name: str) -> list[Tile]:
-    matte = triple(model(task.prepared(sample["image"][None])))[2]
-    assert matte is not None
-    found, truth = matte[0, 0].float().cpu().numpy(), sample["matte"][0].numpy()
+    found, truth = task.matte(model, sample["image"])[0].numpy(), sample["matte"][0].numpy()
     image = np.rint(sample["image"].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
     error = float(np.abs(found - truth).mean())
     return [

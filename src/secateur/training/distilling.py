@@ -39,7 +39,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, *inputs: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return the teacher's outputs, and its features, of each layer those channels that the student still has."""
-        with watched(self.model, self.layers) as features:
+        with watched(self.model.to(inputs[0].device), self.layers) as features:
             outputs = self.model(*inputs)
         return outputs, {
             layer: value if (kept := self.kept[layer]) is None else value.index_select(1, kept.to(value.device))

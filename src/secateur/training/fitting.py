@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -112,6 +113,7 @@ class _Run:
         self.task, self.recipe, self.folder = task, recipe, folder
         self.fabric = _fabric(recipe, processes)
         torch.manual_seed(recipe.seed)
+        self.home = next(model.parameters()).device
         self.plain: Any = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = recipe.optimizer(self.plain)
         self.state = State(self.plain, _average(self.plain, recipe), optimizer)
@@ -161,7 +163,8 @@ class _Run:
         with torch.no_grad():
             for name, value in _named(found).items():
                 value.copy_(tensors[name])
-        return found.eval()
+        self.plain.to(self.home)
+        return found.to(self.home).eval()
 
     def save(self) -> None:
         """Write the checkpoint of the last whole step."""
@@ -185,7 +188,15 @@ class _Run:
         ]
         workers = self.recipe.workers
         context = "fork" if workers and torch.multiprocessing.get_all_start_methods()[0] == "fork" else None
-        return iter(DataLoader(samples, batch_sampler=numbers, num_workers=workers, multiprocessing_context=context))
+        loader: DataLoader[Any] = DataLoader(
+            samples,
+            batch_sampler=numbers,
+            num_workers=workers,
+            multiprocessing_context=context,
+            pin_memory=self.fabric.device.type == "cuda",
+            worker_init_fn=_with_one_thread,
+        )
+        return iter(loader)
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         """Take one step, and return the losses over all processes."""
@@ -195,7 +206,8 @@ class _Run:
         if self.recipe.frozen_norms:
             _freeze_norms(self.plain)
         try:
-            losses = dict(self.task.losses(self.model, batch))
+            with self.fabric.autocast():
+                losses = dict(self.task.losses(self.model, batch))
             total = torch.stack(list(losses.values())).sum()
             told = torch.stack([total.detach(), *(one.detach() for one in losses.values())])
             told = self.fabric.all_reduce(told, reduce_op="mean").tolist()
@@ -246,6 +258,12 @@ class _Run:
             self.save()
 
 
+def _with_one_thread(_: int) -> None:
+    """Keep OpenCV, where samples are made with it, from taking all cores in each of the processes that make them."""
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
+
+
 def _unheard(*_: Any) -> None:
     """Stand for a listener that is not there."""
 
@@ -267,11 +285,12 @@ def _average(model: nn.Module, recipe: Recipe) -> nn.Module:
     @torch.no_grad()
     def update(averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: Any) -> None:
         decay = min(recipe.averaging, (1 + int(count)) / (10 + int(count)))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), 1 - decay)
-            else:
-                average.copy_(value)
+        ours, theirs = list(averages), list(values)  # all of one type
+        each: Any = torch
+        if ours[0].is_floating_point():
+            each._foreach_lerp_(ours, theirs, 1 - decay)
+        else:
+            each._foreach_copy_(ours, theirs)
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 

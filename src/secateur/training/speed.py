@@ -38,5 +38,7 @@ def seconds_a_step(model: nn.Module, samples: Any, task: Task, recipe: Recipe) -
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = torch.stack(list(task.losses(trial, batch).values())).sum()
         loss.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
     return min(taken[1:])
