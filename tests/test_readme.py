@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from secateur.cli.main import run
+from tests.matting.data_sets import write_set
+from tests.models.published import write_published
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -40,6 +42,11 @@ def test_shell_blocks_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if "openvino" in text:
         pytest.importorskip("openvino")
         pytest.importorskip("onnxruntime")
+    if "train" in text:
+        pytest.importorskip("lightning_fabric")
+        pytest.importorskip("pymatting")
+    write_published(tmp_path / "modnet.ckpt")
+    write_set(tmp_path / "portraits", [f"p{number}" for number in range(5)], size=(96, 64))
     monkeypatch.chdir(tmp_path)
     for line in text.splitlines():
         program, *arguments = shlex.split(line)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import secateur as library
+from secateur.artifact.reading import read
 from secateur.models import LeNet, MobileNetV2
 
 
@@ -198,3 +199,16 @@ def test_times_that_make_no_sense_are_refused(secateur, options, expected):
     assert found.code in (1, 2)
     assert expected in found.err
     assert secateur.files() == set()
+
+
+def test_a_part_is_pruned_alone_and_fits_back_where_it_came_from(secateur):
+    small = ["--ratio", "0.5", "--input", "1x3x64x64"]
+    assert secateur("prune", "modnet", "--part", "backbone.model", "-o", "part.safetensors", *small).code == 0
+    found = library.load("part.safetensors")
+    assert type(found).__name__ == "MobileNetV2"
+    assert read("part.safetensors").preprocessing == {"mean": [0.5] * 3, "std": [0.5] * 3}  # MODNet's
+    words = ["graft", "modnet", "part.safetensors", "--at", "backbone.model", "-o", "host.safetensors"]
+    assert secateur(*words, "--input", "1x3x64x64").code == 0
+    missing = secateur("prune", "modnet", "--part", "backbne.model", "-o", "none.safetensors", *small)
+    assert missing.code == 2
+    assert "Did you mean backbone.model" in missing.err

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+
+import torch
 
 Keys = dict[str, tuple[int, ...]]
 
@@ -86,3 +89,17 @@ def _conv_and_norm(conv: str, norm: str, shape: tuple[int, ...]) -> Keys:
 def _norm(name: str, channels: int) -> Keys:
     vectors = {f"{name}.{vector}": (channels,) for vector in ("weight", "bias", "running_mean", "running_var")}
     return vectors | {f"{name}.num_batches_tracked": ()}
+
+
+def write_published(path: Path) -> None:
+    """Write a checkpoint as it was published, pickled and with `module.` before every key, of random weights."""
+    drawn: dict[str, torch.Tensor] = {}
+    for key, shape in modnet_keys().items():
+        if key.endswith("num_batches_tracked"):
+            value = torch.tensor(7)
+        elif len(shape) > 1:
+            value = torch.randn(shape) * (2 / torch.Size(shape[1:]).numel()) ** 0.5
+        else:
+            value = torch.full(shape, float(key.endswith(("running_var", "weight"))))
+        drawn[key] = drawn.get(key.removeprefix("lr_branch."), value)
+    torch.save({f"module.{key}": value for key, value in drawn.items()}, path)

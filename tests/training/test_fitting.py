@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.errors import TrainingError
+from secateur.errors import ArtifactError, TrainingError
 from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
@@ -161,6 +161,62 @@ def test_an_interruption_saves_the_last_whole_step(tmp_path):
     whole = fit(network(), Lines(), Slope(), recipe, tmp_path / "b")
     assert torch.equal(resumed[0].weight, whole[0].weight)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+def test_samples_are_made_with_opencv_in_other_processes_after_it_was_used_in_this_one(tmp_path):
+    """OpenCV's threads do not come along into a forked process, which then waits for them for ever, or crashes."""
+    cv2 = pytest.importorskip("cv2")
+    cv2.setNumThreads(2)
+    picture = torch.rand(1000, 1000, 3).numpy()
+
+    class Blurred(Lines):
+        def __getitem__(self, index):
+            cv2.GaussianBlur(picture, (0, 0), 5)
+            return super().__getitem__(index)
+
+    cv2.GaussianBlur(picture, (0, 0), 5)
+    fit(network(), Blurred(), Slope(), Recipe(steps=4, batch=2, workers=2), tmp_path)
+    assert cv2.getNumThreads() == 2
+    assert len(rows(tmp_path)) == 5
+
+
+def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(tmp_path):
+    """Stands for a full disk: no file may grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    had = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint = tmp_path / "a" / "checkpoint.safetensors"
+
+    def fill(stand):
+        if stand.step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (checkpoint.stat().st_size // 2, had[1]))
+
+    recipe = Recipe(steps=8, batch=4, save_every=2)
+    try:
+        with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors cannot be written"):
+            fit(network(), Lines(), Slope(), recipe, tmp_path / "a", on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, had)
+    resumed = fit(network(), Lines(), Slope(), recipe, tmp_path / "a", resume=True)
+    whole = fit(network(), Lines(), Slope(), recipe, tmp_path / "b")
+    assert torch.equal(resumed[0].weight, whole[0].weight)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+@pytest.mark.parametrize("place", ["samples", "network"])
+def test_what_does_not_fit_into_memory_is_told_with_a_batch_that_may(place, tmp_path):
+    huge = 2**46
+
+    class Large(Lines):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return {**sample, "more": torch.empty(huge)} if place == "samples" else sample
+
+    class Wide(Slope):
+        def losses(self, model, batch):
+            return {"error": torch.empty(huge).mean()}
+
+    with pytest.raises(TrainingError, match=r"A batch of 4 does not fit into memory\. .*--batch 2\."):
+        fit(network(), Large(), Wide(), Recipe(steps=2, batch=4), tmp_path)
 
 
 def test_a_student_is_compared_with_the_channels_that_it_kept():

@@ -47,12 +47,12 @@ def samples_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | No
     return list(prepared_pictures(paths, shapes[0], preprocessing["mean"], preprocessing["std"]))
 
 
-def batches_of(folder: str, name: str, subject: Subject) -> list[torch.Tensor]:
-    """Return the pictures of a folder in batches, for a model that the user called by this name.
+def batches_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | None) -> list[torch.Tensor]:
+    """Return the pictures of a folder as the model wants them, in batches.
 
     Raises:
         click.UsageError: the model takes several inputs, or its pre-processing is not known.
         DataError: there is no such folder, or a picture in it is broken.
     """
-    pictures: Sequence[torch.Tensor] = samples_of(folder, subject, preprocessing_of(name, subject))
+    pictures: Sequence[torch.Tensor] = samples_of(folder, subject, preprocessing)
     return [torch.cat(list(pictures[start : start + AT_ONCE])) for start in range(0, len(pictures), AT_ONCE)]

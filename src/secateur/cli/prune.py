@@ -13,8 +13,8 @@ from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import place_options, read_budget, read_shares, subject_options
-from secateur.cli.pictures import batches_of
-from secateur.cli.subject import Subject, find_subject
+from secateur.cli.pictures import batches_of, preprocessing_of
+from secateur.cli.subject import Subject, find_subject, part_of
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
@@ -109,11 +109,13 @@ class _Pruned:
 @click.option(
     "--free-outputs", is_flag=True, help="What leaves the model may be narrower, too: a backbone on its way to a host."
 )
+@click.option("--part", metavar="NAME", help="Prune and save this part of MODEL alone, to graft it: backbone.model.")
 @click.option("--figure", metavar="FILE", help="Draw the channels before and after: FILE.svg or FILE.png.")
 @subject_options
 def command(  # noqa: PLR0913
     model: str,
     output: str,
+    part: str | None,
     figure: str | None,
     shapes: tuple[tuple[int, ...], ...],
     weights: str | None,
@@ -132,11 +134,14 @@ def command(  # noqa: PLR0913
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
         subject = find_subject(model, shapes, weights, seed, full)
+    preprocessing = preprocessing_of(model, subject)
+    if part is not None:
+        subject = part_of(subject, part)
     if subject.weights == "random":
         progress.say(f"  The weights are random (seed {seed}); pass trained ones with --weights.")
     if options["calibrate"] is not None:
         with progress.step(f"reading {options['calibrate']}"):
-            budget["calibrate"] = batches_of(options["calibrate"], model, subject)
+            budget["calibrate"] = batches_of(options["calibrate"], subject, preprocessing)
     if options["metric"] is not None:
         budget["metric"] = select_function(options["metric"])
     pruned = _prune(subject, budget, seed, progress)
@@ -145,7 +150,7 @@ def command(  # noqa: PLR0913
             draw_widths(pruned.change, _title(subject, budget), figure, _backbone(pruned.model))
     with progress.step(f"writing {output}"):
         provenance = {"model": subject.name, "weights": subject.weights, "seed": seed}
-        save(output, pruned.model, pruned.plan, subject.earlier, provenance=provenance)
+        save(output, pruned.model, pruned.plan, subject.earlier, preprocessing, provenance)
     if as_json:
         show_json(_as_json(subject, pruned, output))
         return

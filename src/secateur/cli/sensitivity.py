@@ -10,7 +10,7 @@ import click
 from secateur.artifact.atomic import check_writable, write_atomically
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.options import model_options
-from secateur.cli.pictures import batches_of
+from secateur.cli.pictures import batches_of, preprocessing_of
 from secateur.cli.subject import find_subject
 from secateur.measurement.sensitivity import SHARES, sensitivity
 from secateur.models.selection import select_function
@@ -74,7 +74,7 @@ def command(  # noqa: PLR0913
     with progress.step(f"building {model}"):
         subject = find_subject(model, **chosen)
     with progress.step(f"reading {data}"):
-        batches = batches_of(data, model, subject)
+        batches = batches_of(data, subject, preprocessing_of(model, subject))
     judge = None if metric is None else select_function(metric)
     with progress.step("measuring"), progress.telling():
         found = sensitivity(subject.model, list(subject.example), batches, shares, judge, not no_compensate, criterion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateur.artifact.reading import Contents, cut_by_all, full_size, read, restore
-from secateur.errors import ArtifactError
+from secateur.errors import ArtifactError, nearest
 from secateur.graph.calls import zeros_for
 from secateur.measurement.branches import top_level_branches
 from secateur.models.checkpoints import load_checkpoint
@@ -76,6 +76,23 @@ def find_subject(
         load_checkpoint(selected.model, weights)
         origin = weights
     return Subject(name, selected.model, example, branches_of(selected.model), origin)
+
+
+def part_of(subject: Subject, name: str) -> Subject:
+    """Return a part of a model as the subject; it is called with what the whole is called with.
+
+    Raises:
+        click.UsageError: there is no such part, or the whole is pruned already.
+    """
+    parts = dict(subject.model.named_modules())
+    if name not in parts or not name:
+        raise click.UsageError(f"{subject.name} has no part {name!r}.{nearest(name, parts)}")
+    if subject.earlier:
+        raise click.UsageError(
+            f"{subject.name} is pruned already, and its parts cannot be saved apart. Prune it whole."
+        )
+    part = parts[name]
+    return replace(subject, name=f"{subject.name}, {name}", model=part, branches=branches_of(part))
 
 
 def is_file(name: str) -> bool:

@@ -18,7 +18,7 @@ from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.interruption import stop_if_asked
 from secateur.cli.options import full_option, json_option, quiet_option, read_budget, seed_option, weights_option
-from secateur.cli.pictures import batches_of
+from secateur.cli.pictures import batches_of, preprocessing_of
 from secateur.cli.subject import Subject, find_subject
 from secateur.graph.tracing import trace
 from secateur.matting.compositing import Composites, Scene
@@ -55,6 +55,7 @@ def _pattern(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--backgrounds", multiple=True, metavar="DIR", help="Pictures without people; may be repeated.")
 @click.option("--out", required=True, metavar="DIR", help="Where the model, checkpoints, tables and mattes go.")
 @click.option("--teacher", metavar="MODEL", help="The unpruned model, to learn from as well.")
+@click.option("--teacher-weights", metavar="FILE", help="The teacher's checkpoint, where it is a built-in name.")
 @click.option("--backbone", metavar="FILE", help="Weights of torchvision's mobilenet_v2 for MODEL's backbone.")
 @click.option("--macs", metavar="COST", callback=read_budget, help="Prune to these MACs, then train: 0.25x.")
 @click.option(
@@ -92,6 +93,7 @@ def command(  # noqa: PLR0913
     backgrounds: tuple[str, ...],
     out: str,
     teacher: str | None,
+    teacher_weights: str | None,
     backbone: str | None,
     weights: str | None,
     full: str | None,
@@ -113,7 +115,7 @@ def command(  # noqa: PLR0913
         subject = find_subject(model, (), weights, seed, full)
         if backbone is not None:
             load_backbone(subject.model, backbone)
-        whole = find_subject(teacher).model if teacher is not None else None
+        whole = find_subject(teacher, weights=teacher_weights).model if teacher is not None else None
     with progress.step("finding people, and estimating their own colours unless they are kept"):
         split = split_portraits(data, backgrounds, options["held_out"], options["person"])
         kept_foregrounds(split)
@@ -171,7 +173,7 @@ class _Course:
         """Prune the subject in steps and train after each; return it with all plans."""
         full, steps, pictures = self.subject.model, self.options["steps"], self.options["calibrate"]
         earlier = self.subject.earlier
-        batches = None if pictures is None else batches_of(pictures, name, self.subject)
+        batches = None if pictures is None else batches_of(pictures, self.subject, preprocessing_of(name, self.subject))
         stages = prune_steps(full, self.subject.example, steps, macs=self.options["macs"], calibrate=batches)
         found, plan = full, _nothing_cut(self.subject)
         for number, (small, plan) in enumerate(stages, 1):

@@ -72,8 +72,10 @@ class IBNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, H, W)."""
-        by_batch = self.bnorm(x[:, : self.bnorm_channels].contiguous())
-        by_instance = self.inorm(x[:, self.bnorm_channels :].contiguous())
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        by_batch = self.bnorm(x[:, : self.bnorm_channels].contiguous(memory_format=layout))
+        by_instance = self.inorm(x[:, self.bnorm_channels :].contiguous()).contiguous(memory_format=layout)
         return torch.cat((by_batch, by_instance), dim=1)
 
 

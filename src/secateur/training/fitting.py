@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,6 +102,10 @@ def fit(  # noqa: PLR0913
         run.train(samples, resume, on_step or _unheard, on_validation or _unheard)
     except KeyboardInterrupt:
         run.save()
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if _is_lack_of_memory(error):
+            raise _too_large(recipe) from error
         raise
     return run.best()
 
@@ -194,9 +198,9 @@ class _Run:
             num_workers=workers,
             multiprocessing_context=context,
             pin_memory=self.fabric.device.type == "cuda",
-            worker_init_fn=_with_one_thread,
         )
-        return iter(loader)
+        with _opencv_alone():
+            return iter(loader)
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         """Take one step, and return the losses over all processes."""
@@ -205,24 +209,19 @@ class _Run:
         self.plain.train()
         if self.recipe.frozen_norms:
             _freeze_norms(self.plain)
-        try:
-            with self.fabric.autocast():
-                losses = dict(self.task.losses(self.model, batch))
-            total = torch.stack(list(losses.values())).sum()
-            told = torch.stack([total.detach(), *(one.detach() for one in losses.values())])
-            told = self.fabric.all_reduce(told, reduce_op="mean").tolist()
-            if not math.isfinite(told[0]):
-                raise self._diverged("the losses are no numbers", batch, dict(zip(losses, told[1:], strict=True)))
-            self.optimizer.zero_grad()
-            self.fabric.backward(total)
-            norm = nn.utils.clip_grad_norm_(self.plain.parameters(), self.recipe.clip)
-            if not bool(torch.isfinite(norm)):
-                raise self._diverged("the gradient is no number", batch, dict(zip(losses, told[1:], strict=True)))
-            self.optimizer.step()
-        except (MemoryError, RuntimeError) as error:
-            if _is_lack_of_memory(error):
-                raise _too_large(self.recipe) from error
-            raise
+        with self.fabric.autocast():
+            losses = dict(self.task.losses(self.model, batch))
+        total = torch.stack(list(losses.values())).sum()
+        told = torch.stack([total.detach(), *(one.detach() for one in losses.values())])
+        told = self.fabric.all_reduce(told, reduce_op="mean").tolist()
+        if not math.isfinite(told[0]):
+            raise self._diverged("the losses are no numbers", batch, dict(zip(losses, told[1:], strict=True)))
+        self.optimizer.zero_grad()
+        self.fabric.backward(total)
+        norm = nn.utils.clip_grad_norm_(self.plain.parameters(), self.recipe.clip)
+        if not bool(torch.isfinite(norm)):
+            raise self._diverged("the gradient is no number", batch, dict(zip(losses, told[1:], strict=True)))
+        self.optimizer.step()
         average: Any = self.state.average
         average.update_parameters(self.plain)
         return dict(zip(("total", *losses), told, strict=True))
@@ -258,10 +257,19 @@ class _Run:
             self.save()
 
 
-def _with_one_thread(_: int) -> None:
-    """Keep OpenCV, where samples are made with it, from taking all cores in each of the processes that make them."""
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(1)
+@contextmanager
+def _opencv_alone() -> Iterator[None]:
+    """Let OpenCV, if it is there, stop its threads: processes that are forked meanwhile hang or crash without them."""
+    cv2 = sys.modules.get("cv2")
+    threads = cv2.getNumThreads() if cv2 is not None else 1
+    if cv2 is None or threads <= 1:
+        yield
+        return
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _unheard(*_: Any) -> None:
