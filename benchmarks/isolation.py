@@ -45,7 +45,7 @@ def run_within(command: Sequence[str], limits: Limits, stop: threading.Event | N
         steps, errors = Path(folder, "steps"), Path(folder, "errors")
         steps.touch()
         with errors.open("w") as stderr:
-            child = subprocess.Popen(  # noqa: S603 - our own scripts
+            child = subprocess.Popen(
                 [*command, str(steps)],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

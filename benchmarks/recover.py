@@ -37,6 +37,7 @@ BUDGETS = (0.83, 0.655)
 CRITERIA = ("l1", "l2", "fpgm", "lamp", "bn_scale", "activation", "variance", "taylor", "fisher", "obs", "random")
 RANKED = ("l1", "variance", "fisher", "obs")  # also tried with groups ranked by what is lost with them
 TRAINED = (0.2, 0.4, 0.6, 0.8)  # ratios at which training goes on
+TRAINED_WAYS = (("l1", "none"), ("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge"))
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 WAYS = ("none", "mean", "statistics", "ridge", "ridge, statistics", "layers", "mimicking")
 
@@ -150,7 +151,7 @@ def _curves(ledger: Ledger, data: Path) -> None:
                 for epochs in (0, 1):
                     if epochs and ratio not in TRAINED:
                         continue
-                    if epochs and (criterion, way) not in (("l1", "none"), ("l1", "ridge"), ("obs", "ridge")):
+                    if epochs and (criterion, way) not in TRAINED_WAYS:
                         continue
                     key = {
                         "part": "curves",
