@@ -13,7 +13,7 @@ PEERS := torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1 torch-kirigami==0
 test test-all bench: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all check format bench train clean
 
 help:
 	@echo "make demo    prune MODNet and LeNet on real pictures, with nothing to download but packages"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   format, lint, types and the import order"
 	@echo "make format  let ruff put the format right"
 	@echo "make bench   speed of the engine, beside its peers where they are installed"
+	@echo "make train   train the built-in matting networks from public pictures (hours; goes on where it was stopped)"
 	@echo "make clean   remove the environment and what was built"
 
 demo: $(VENV)/.demo
@@ -46,6 +47,9 @@ format: $(VENV)/.dev
 bench: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python benchmarks/engine.py
 
+train: $(VENV)/.train
+	$(BIN)/python recipes/modnet.py $(TRAIN_ARGS)
+
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -53,7 +57,7 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.train: $(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "installing secateur[$*] into $(VENV) (minutes, the first time) ..."
 	@$(PIP) -e '.[$*]'
 	@touch $@

@@ -1,0 +1,144 @@
+"""The built-in matting networks from public pictures: `modnet`, and `modnet-small` made of it.
+
+python recipes/modnet.py [--data DIR] [--out DIR] [--workers N] [--share 1.0]
+
+Every stage is a `secateur` command, printed before it runs, that goes on where it was stopped: start the same line
+again. The full network is trained at three sizes, the small one is cut out of it, compensated, and taught by it. People
+and backgrounds that are held out are written to OUT/held-out as sets to judge on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from secateur.matting.compositing import Composites, Scene  # noqa: E402
+from secateur.matting.pictures import save_picture  # noqa: E402
+from secateur.matting.splitting import Split, foregrounds_folder, kept_foregrounds, split_portraits  # noqa: E402
+
+PORTRAITS, BACKGROUNDS = ("cc0_portraits", "pif_portraits"), ("backgrounds", "backgrounds2")
+PERSON = r"(\d+)$"  # comp_pub_03_017 shows the person of cc0_017
+HELD_OUT = 0.15
+BACKBONE = "pretrained/mobilenet_v2-b0353104.pth"
+SMALL = "0.24x"  # of the full network's MACs
+JUDGED = 768  # pixels of the composites to judge on, as large as the portraits are
+CALIBRATED = 96  # pictures
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of `secateur train`.
+
+    Attributes:
+        name: of its folder.
+        size: pixels of a sample.
+        short: of a whole picture's short side in it.
+        epochs: of all people.
+        rate: the highest.
+        batch: samples a step.
+    """
+
+    name: str
+    size: int
+    short: tuple[int, int]
+    epochs: int
+    rate: float
+    batch: int
+
+    def options(self, share: float) -> list[str]:
+        """Return them for the command line; `share` shortens it."""
+        words = ["--size", self.size, "--short", *self.short, "--epochs", max(1, round(self.epochs * share))]
+        return [str(word) for word in [*words, "--rate", self.rate, "--batch", self.batch]]
+
+
+FULL = (
+    Stage("full-256", 256, (224, 420), 130, 1e-3, 8),
+    Stage("full-384", 384, (320, 540), 60, 6e-4, 8),
+    Stage("full-512", 512, (420, 660), 60, 4e-4, 4),
+)
+TAUGHT = Stage("small-512", 512, (420, 660), 60, 6e-4, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("SECATEUR_DATA", ROOT / "../shared/data"))
+    parser.add_argument("--out", type=Path, default=ROOT / "build/modnet")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--share", type=float, default=1.0, help="of the epochs, to try it out")
+    given = parser.parse_args()
+    data, out = Path(given.data).resolve(), given.out
+    split = split_portraits(
+        [data / name for name in PORTRAITS], [data / name for name in BACKGROUNDS], HELD_OUT, PERSON
+    )
+    kept_foregrounds(split)
+    write_held_out(split, out / "held-out")
+    write_calibration(split, out / "calibration")
+
+    common = [word for name in PORTRAITS for word in ("--data", data / name)]
+    common += [word for name in BACKGROUNDS for word in ("--backgrounds", data / name)]
+    common += ["--person", PERSON, "--held-out", HELD_OUT, "--workers", given.workers, "--resume"]
+    start: list[object] = ["modnet", "--backbone", data / BACKBONE]
+    for stage in FULL:
+        run("train", *start, *common, *stage.options(given.share), "--out", out / stage.name)
+        start = [out / stage.name / "model.safetensors"]
+    full, cut = start[0], out / "cut.safetensors"
+    if not cut.exists():
+        run("prune", full, "-o", cut, "--macs", SMALL, "--calibrate", out / "calibration")
+    run("train", cut, "--teacher", full, *common, *TAUGHT.options(given.share), "--out", out / TAUGHT.name)
+    sets = [word for name in ("portraits", "composites") for word in ("--data", out / "held-out" / name)]
+    run("eval", full, out / TAUGHT.name / "model.safetensors", *sets, "--figure", out / "worst.png")
+
+
+def run(*words: object) -> None:
+    """Run a command of secateur, and end when it fails."""
+    line = [str(word) for word in words]
+    print("secateur", shlex.join(line), flush=True)
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-m", "secateur.cli", *line], env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def write_held_out(split: Split, folder: Path) -> None:
+    """Write the people who are held out in their own pictures, and before backgrounds that are held out, too."""
+    scene = Scene(JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0)
+    composites = Composites(split.held_out, split.unseen, scene, seed=0, kept=foregrounds_folder())
+    for name in ("portraits", "composites"):
+        for part in ("image", "alpha"):
+            (folder / name / part).mkdir(parents=True, exist_ok=True)
+    for person in split.held_out:
+        assert person.image is not None
+        shutil.copy(person.image, folder / "portraits" / "image")
+        shutil.copy(person.alpha, folder / "portraits" / "alpha")
+    for number in range(3 * len(split.held_out)):
+        sample = composites[number]
+        image, matte = (np.rint(sample[name].numpy().transpose(1, 2, 0) * 255) for name in ("image", "matte"))
+        save_picture(folder / "composites" / "image" / f"{number:03}.png", image.astype(np.uint8), ".png")
+        save_picture(folder / "composites" / "alpha" / f"{number:03}.png", matte[:, :, 0].astype(np.uint8), ".png")
+
+
+def write_calibration(split: Split, folder: Path) -> None:
+    """Write pictures of people who are trained on: half as they were taken, half before other backgrounds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, share in (("taken", 0.0), ("composed", 1.0)):
+        scene = Scene(512, (460, 600), composites=share, company=0.0, nobody=0.0)
+        samples = Composites(split.people, split.backgrounds, scene, seed=1, kept=foregrounds_folder())
+        for number in range(CALIBRATED // 2):
+            image = np.rint(samples[number]["image"].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+            save_picture(folder / f"{name}-{number:03}.png", image, ".png")
+
+
+if __name__ == "__main__":
+    main()
