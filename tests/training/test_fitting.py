@@ -32,6 +32,27 @@ torch.save(found.state_dict(), f"{folder}/found.pth")
 """
 
 
+BLURRED = """
+import sys
+import cv2, numpy
+from secateur.training.fitting import fit
+from secateur.training.recipe import Recipe
+from tests.training.test_fitting import Lines, Slope, network
+
+class Blurred(Lines):
+    def __getitem__(self, index):
+        assert cv2.getNumThreads() == 1
+        cv2.GaussianBlur(picture, (0, 0), 5)
+        return super().__getitem__(index)
+
+cv2.setNumThreads(2)
+picture = numpy.random.rand(1000, 1000, 3)
+cv2.GaussianBlur(picture, (0, 0), 5)
+fit(network(), Blurred(), Slope(), Recipe(steps=4, batch=2, workers=2), sys.argv[1])
+assert cv2.getNumThreads() == 2
+"""
+
+
 class Lines(torch.utils.data.Dataset):
     """Points in the plane and what they are mapped to, by number."""
 
@@ -58,16 +79,16 @@ def network():
     return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
 
 
-def start(folder, processes=1, pause=0.0):
+def start(folder, processes=1, pause=0.0, script=SCRIPT):
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}/src:{root}", "OMP_NUM_THREADS": "1"}
-    (folder / "run.py").write_text(SCRIPT)
+    (folder / "run.py").write_text(script)
     command = [sys.executable, str(folder / "run.py"), str(folder), str(processes), str(pause)]
     return subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
 
 
-def finish(run):
-    told = run.communicate()[1]
+def finish(run, seconds=None):
+    told = run.communicate(timeout=seconds)[1]
     assert run.returncode == 0, told
 
 
@@ -163,20 +184,9 @@ def test_an_interruption_saves_the_last_whole_step(tmp_path):
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
 
-def test_samples_are_made_with_opencv_in_other_processes_after_it_was_used_in_this_one(tmp_path):
-    """OpenCV's threads do not come along into a forked process, which then waits for them for ever, or crashes."""
-    cv2 = pytest.importorskip("cv2")
-    cv2.setNumThreads(2)
-    picture = torch.rand(1000, 1000, 3).numpy()
-
-    class Blurred(Lines):
-        def __getitem__(self, index):
-            cv2.GaussianBlur(picture, (0, 0), 5)
-            return super().__getitem__(index)
-
-    cv2.GaussianBlur(picture, (0, 0), 5)
-    fit(network(), Blurred(), Slope(), Recipe(steps=4, batch=2, workers=2), tmp_path)
-    assert cv2.getNumThreads() == 2
+def test_processes_that_make_samples_with_opencv_take_a_core_each(tmp_path):
+    pytest.importorskip("cv2")
+    finish(start(tmp_path, script=BLURRED), seconds=120)
     assert len(rows(tmp_path)) == 5
 
 

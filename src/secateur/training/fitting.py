@@ -259,7 +259,10 @@ class _Run:
 
 @contextmanager
 def _opencv_alone() -> Iterator[None]:
-    """Let OpenCV, if it is there, stop its threads: processes that are forked meanwhile hang or crash without them."""
+    """Let OpenCV, if it is there, stop its threads, so that processes that are forked meanwhile take a core each.
+
+    They could not stop them: it waits for threads that do not come along into a forked process.
+    """
     cv2 = sys.modules.get("cv2")
     threads = cv2.getNumThreads() if cv2 is not None else 1
     if cv2 is None or threads <= 1:
