@@ -47,7 +47,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python benchmarks/engine.py
 
-train: $(VENV)/.train
+train: $(VENV)/.test
 	$(BIN)/python recipes/modnet.py $(TRAIN_ARGS)
 
 clean:
@@ -57,7 +57,7 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.train: $(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "installing secateur[$*] into $(VENV) (minutes, the first time) ..."
 	@$(PIP) -e '.[$*]'
 	@touch $@

@@ -47,8 +47,8 @@ def test_shell_blocks_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if "train" in text:
         pytest.importorskip("lightning_fabric")
         pytest.importorskip("pymatting")
-    write_published(tmp_path / "modnet.ckpt")
-    write_set(tmp_path / "portraits", [f"p{number}" for number in range(5)], size=(96, 64))
+        write_published(tmp_path / "modnet.ckpt")
+        write_set(tmp_path / "portraits", [f"p{number}" for number in range(5)], size=(96, 64))
     monkeypatch.chdir(tmp_path)
     for line in text.splitlines():
         program, *arguments = shlex.split(line)

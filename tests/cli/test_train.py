@@ -81,6 +81,7 @@ def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(d
         (["--data", "set", "--epochs", "1", "--backbone", "missing.pth"], "missing.pth"),
         (["--data", "set", "--epochs", "1", "--person", "("], "'(' is no regular expression"),
         (["--data", "set", "--epochs", "1", "--size", "64", "--short", "90", "40"], "the least comes first"),
+        (["--data", "set", "--epochs", "1", "--teacher-weights", "full.ckpt"], "Name it with --teacher"),
         (["--data", "set", "--epochs", "1", "--teacher", "lenet"], "LeNet does not run on a picture"),
     ],
 )

@@ -109,6 +109,8 @@ def command(  # noqa: PLR0913
     it is. --out gets model.safetensors, which is as good as the best validation, mattes/ with some of theirs at each
     validation, and all that --resume needs.
     """
+    if teacher_weights is not None and teacher is None:
+        raise click.UsageError("--teacher-weights are a teacher's. Name it with --teacher, or leave them out.")
     _check(options)
     progress, folder = Progress(quiet), Path(out)
     with progress.step(f"building {model}"):

@@ -72,6 +72,7 @@ class IBNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, H, W)."""
+        # Changing between layouts at every norm would take longer than the norms do.
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         by_batch = self.bnorm(x[:, : self.bnorm_channels].contiguous(memory_format=layout))
