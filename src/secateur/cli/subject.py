@@ -84,8 +84,8 @@ def part_of(subject: Subject, name: str) -> Subject:
     Raises:
         click.UsageError: there is no such part, or the whole is pruned already.
     """
-    parts = dict(subject.model.named_modules())
-    if name not in parts or not name:
+    parts = {known: part for known, part in subject.model.named_modules() if known}
+    if name not in parts:
         raise click.UsageError(f"{subject.name} has no part {name!r}.{nearest(name, parts)}")
     if subject.earlier:
         raise click.UsageError(
