@@ -88,6 +88,38 @@ def test_who_is_cut_off_at_the_bottom_is_not_seen_to_float(data):
         assert (matte[-1][columns] > 0.3).float().mean() > 0.5
 
 
+def shares(samples):
+    return [float(samples[number]["matte"].mean()) for number in range(30)]
+
+
+def test_people_who_are_farther_away_are_smaller_and_at_all_sides(data):
+    near = shares(composites(data, composites=1.0, company=0.0, far=0.0))
+    samples = composites(data, composites=1.0, company=0.0, far=1.0)
+    assert np.mean(shares(samples)) < 0.6 * np.mean(near)
+    middles = [float(torch.arange(64.0) @ samples[number]["matte"][0].sum(dim=0)) for number in range(30)]
+    middles = [middle / float(samples[number]["matte"].sum()) for number, middle in enumerate(middles)]
+    assert min(middles) < 16
+    assert max(middles) > 48
+
+
+def test_who_is_cut_off_at_both_sides_ends_there_when_farther_away(data):
+    for path in (data / "people" / "alpha").iterdir():
+        Image.fromarray(np.full((120, 90), 255, np.uint8)).save(path)
+    for number in range(10):
+        matte = composites(data, composites=1.0, company=0.0, far=1.0, short=(40, 50))[number]["matte"][0]
+        assert 0 < (matte > 0.9).float().mean() < 0.9
+        assert set(matte.max(dim=0).values.gt(0.9).tolist()) == {False, True}
+
+
+def test_a_hidden_face_leaves_the_matte_and_the_background_as_they_are(data):
+    changed = 0
+    for number in range(8):
+        shown, hidden = (composites(data, composites=0.0, hidden=share)[number] for share in (0.0, 1.0))
+        assert torch.equal(shown["matte"], hidden["matte"])
+        changed += not torch.equal(shown["image"], hidden["image"])
+    assert changed == 8
+
+
 def test_nobody_has_an_empty_matte(data):
     sample = composites(data, nobody=1.0)[0]
     assert sample["matte"].max() == 0 == sample["trimap"].max()

@@ -18,10 +18,11 @@ from secateur.matting.foregrounds import foreground_of
 from secateur.matting.framing import random_frame
 from secateur.matting.layouts import Portrait
 from secateur.matting.pictures import read_alpha, read_pair, read_rgb, save_picture
-from secateur.matting.tones import matched, random_grain, random_tone
+from secateur.matting.tones import hidden_face, matched, random_grain, random_tone
 from secateur.matting.trimaps import random_trimap
 
 Sample = dict[str, torch.Tensor]
+FARTHEST = 0.28
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Scene:
             taken.
         company: share of the composites with a second person.
         nobody: share of the samples that are a background alone.
+        far: share of the composites with people farther away, down to FARTHEST of their size.
+        hidden: share of the samples with a face that is blurred out of recognition.
     """
 
     size: int = 512
@@ -43,6 +46,8 @@ class Scene:
     composites: float = 0.7
     company: float = 0.12
     nobody: float = 0.015
+    far: float = 0.35
+    hidden: float = 0.08
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -96,7 +101,8 @@ class Composites(Dataset[Sample]):
         """Return a picture as it was taken, with its matte, in another frame and light."""
         colours, alpha = read_pair(person)
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=False)
-        return random_grain(random_tone(frame.of_picture(colours), rng), rng), frame.of_picture(alpha)
+        colours, alpha = frame.of_picture(colours), frame.of_picture(alpha)
+        return random_grain(random_tone(self._faced(colours, alpha, rng), rng), rng), alpha
 
     def _composed(self, person: Portrait, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return a person before another background, with her matte; at times with somebody else behind her."""
@@ -114,9 +120,14 @@ class Composites(Dataset[Sample]):
 
     def _placed(self, person: Portrait, back: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         colours, alpha = kept_foreground(person, self.kept)
-        frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True)
+        farther = np.exp(rng.uniform(np.log(FARTHEST), 0)) if rng.random() < self.scene.far else 1.0
+        frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True, farther=farther)
         colours, alpha = frame.of_person(colours), frame.of_person(alpha)
-        return matched(random_tone(colours, rng), alpha, back, rng.uniform(0, 0.6)), alpha
+        colours = random_tone(self._faced(colours, alpha, rng), rng)
+        return matched(colours, alpha, back, rng.uniform(0, 0.6)), alpha
+
+    def _faced(self, colours: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return hidden_face(colours, alpha, rng) if rng.random() < self.scene.hidden else colours
 
 
 def kept_foreground(person: Portrait, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:

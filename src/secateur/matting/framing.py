@@ -9,6 +9,7 @@ import numpy as np
 from secateur.runtimes.packages import require
 
 MOST_TURNED = 12.0  # degrees
+BEYOND = 0.3  # of a free picture's width
 _TOUCHES = 0.02  # mean matte along a side of the picture, above which the person is cut off there
 
 
@@ -20,11 +21,13 @@ class Frame:
         size: pixels of the square's sides.
         scale: pixels of the square for one of the picture.
         matrix: (2, 3), from the picture resized by `scale` to the square.
+        ends: whether the person ends at the left and right of the picture, where she was cut off.
     """
 
     size: int
     scale: float
     matrix: np.ndarray
+    ends: bool = False
 
     def of_picture(self, colours: np.ndarray) -> np.ndarray:
         """Return a picture (H, W, 3) of uint8 in the square; what lies beyond its sides is a mirror image."""
@@ -32,9 +35,9 @@ class Frame:
 
     def of_person(self, values: np.ndarray) -> np.ndarray:
         """Return colours or a matte of uint8 in the square; who is cut off at a side goes on beyond it."""
-        return self._mapped(values, require("cv2").BORDER_REPLICATE)
+        return self._mapped(values, require("cv2").BORDER_REPLICATE, ends=self.ends and values.ndim == 2)
 
-    def _mapped(self, values: np.ndarray, beyond: int) -> np.ndarray:
+    def _mapped(self, values: np.ndarray, beyond: int, ends: bool = False) -> np.ndarray:
         cv2 = require("cv2")
         if self.scale < 1:  # bilinear reading of a larger picture would skip pixels
             wide, tall = (max(1, round(length * self.scale)) for length in (values.shape[1], values.shape[0]))
@@ -42,11 +45,18 @@ class Frame:
             matrix = self.matrix
         else:
             matrix = self.matrix @ np.diag([self.scale, self.scale, 1])
+        if ends:
+            values = np.pad(values[:, 1:-1], ((0, 0), (1, 1)))
         return cv2.warpAffine(values, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=beyond)
 
 
 def random_frame(
-    alpha: np.ndarray, size: int, short: tuple[float, float], rng: np.random.Generator, free: bool
+    alpha: np.ndarray,
+    size: int,
+    short: tuple[float, float],
+    rng: np.random.Generator,
+    free: bool,
+    farther: float = 1.0,
 ) -> Frame:
     """Return a frame for a person by her matte (H, W) of uint8.
 
@@ -55,19 +65,24 @@ def random_frame(
         size: pixels of the square's sides.
         short: the least and the largest length of the picture's short side in the square, in pixels.
         rng: decides everything.
-        free: whether the picture may be smaller than the square; a side where the person is cut off stays at its side.
+        free: whether the picture may be smaller than the square, and reach beyond it. A side where the person is cut
+            off stays at a side of the square, or beyond.
+        farther: how much smaller than `short` says; below 1, the person may be seen to be cut off at the left and the
+            right, as by a door.
     """
     lengths = np.array(alpha.shape[:2], float)
-    scale = np.exp(rng.uniform(*np.log(short))) / lengths.min()
+    scale = np.exp(rng.uniform(*np.log(short))) * farther / lengths.min()
     (top, left), (bottom, right) = _touched(alpha)
+    apart = farther < 1 and left and right
+    left, right = left and not apart, right and not apart
     least = [size if not free or (first and last) else 0 for first, last in ((top, bottom), (left, right))]
     scale = max(scale, *(np.array(least) / lengths))
     tall, wide = lengths * scale
     down = _place(tall, size, top, bottom, rng)
-    across = _place(wide, size, left, right, rng)
+    across = _place(wide, size, left, right, rng, beyond=BEYOND if free else 0)
     matrix = np.array([[1, 0, across], [0, 1, down], [0, 0, 1]])
     turned = _turned(size, rng) @ _mirrored(size, rng) @ matrix
-    return Frame(size, float(scale), turned[:2])
+    return Frame(size, float(scale), turned[:2], ends=apart)
 
 
 def _touched(alpha: np.ndarray) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
@@ -78,14 +93,13 @@ def _touched(alpha: np.ndarray) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
     return (top, left), (bottom, right)
 
 
-def _place(length: float, size: int, first: bool, last: bool, rng: np.random.Generator) -> float:
-    """Return where a picture of this length begins in the square."""
-    slack = size - length
-    if slack <= 0:
-        return rng.uniform(slack, 0)
-    if first or last:
-        return 0.0 if first else slack
-    return rng.uniform(0, slack)
+def _place(length: float, size: int, first: bool, last: bool, rng: np.random.Generator, beyond: float = 0.0) -> float:
+    """Return where a picture of this length begins in the square; a share of it may lie beyond, its middle does not."""
+    slack, out = size - length, beyond * length
+    middle_first, middle_last = (share * size - length / 2 for share in (0.1, 0.9))
+    least = slack if last else max(min(slack, 0) - out, min(middle_first, 0))
+    most = 0 if first else min(max(slack, 0) + out, max(middle_last, slack))
+    return rng.uniform(least, most)
 
 
 def _turned(size: int, rng: np.random.Generator) -> np.ndarray:

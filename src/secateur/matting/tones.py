@@ -41,6 +41,40 @@ def matched(colours: np.ndarray, alpha: np.ndarray, around: np.ndarray, strength
     return cv2.LUT(colours, moved.clip(0, 255).astype(np.uint8)[None])
 
 
+def hidden_face(colours: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a picture with a part of the head blurred out of recognition, as some sets and cameras do for privacy.
+
+    Args:
+        colours: the person (H, W, 3) of uint8.
+        alpha: its matte (H, W) of uint8, whose upper third has the head.
+        rng: decides everything.
+    """
+    cv2 = require("cv2")
+    rows = np.flatnonzero((alpha > 127).any(axis=1))
+    if len(rows) < 8:
+        return colours
+    head = slice(rows[0], rows[0] + max(4, len(rows) // 3))
+    columns = np.flatnonzero((alpha[head] > 127).any(axis=0))
+    wide = min(len(columns), 1.5 * (head.stop - head.start))
+    radius = max(2.0, rng.uniform(0.22, 0.42) * wide)
+    middle = (float(np.median(columns)) + rng.normal(0, 0.08) * wide, head.start + rng.uniform(0.4, 0.8) * wide)
+    share = np.zeros(alpha.shape, np.float32)
+    axes = (round(radius), round(1.3 * radius))
+    cv2.ellipse(share, (round(middle[0]), round(middle[1])), axes, 0, 0, 360, 1, -1)
+    reach = 1.6 * radius
+    top, left = (max(0, round(centre - reach)) for centre in reversed(middle))
+    bottom, right = (max(0, round(centre + reach)) for centre in reversed(middle))
+    part = colours[top:bottom, left:right]
+    if not part.size:
+        return colours
+    shape, cells = (part.shape[1], part.shape[0]), int(rng.integers(2, 5))
+    smooth = cv2.resize(cv2.resize(part, (cells, cells), interpolation=cv2.INTER_AREA), shape)
+    soft = cv2.blur(share[top:bottom, left:right], (max(1, round(0.2 * radius)),) * 2)[..., None]
+    hidden = colours.copy()
+    hidden[top:bottom, left:right] = (part * (1 - soft) + smooth * soft).astype(np.uint8)
+    return hidden
+
+
 def random_grain(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a picture with, at times, a little blur, the noise of a sensor, and the blocks of JPEG; all of it mild."""
     cv2 = require("cv2")
