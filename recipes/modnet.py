@@ -23,6 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
 
+from secateur.artifact.reading import load, read  # noqa: E402
+from secateur.artifact.writing import save  # noqa: E402
 from secateur.matting.compositing import Composites, Scene  # noqa: E402
 from secateur.matting.pictures import save_picture  # noqa: E402
 from secateur.matting.splitting import Split, foregrounds_folder, kept_foregrounds, split_portraits  # noqa: E402
@@ -33,7 +35,8 @@ HELD_OUT = 0.15
 BACKBONE = "pretrained/mobilenet_v2-b0353104.pth"
 SMALL = "0.24x"  # of the full network's MACs
 JUDGED = 768  # pixels of the composites to judge on, as large as the portraits are
-CALIBRATED = 96  # pictures
+CALIBRATED = 48  # pictures
+CUT_AT = "1x3x384x384"  # the size that tells what is lost with each group
 
 
 @dataclass(frozen=True)
@@ -70,34 +73,58 @@ FULL = (
 TAUGHT = Stage("small-512", 512, (420, 660), 60, 6e-4, 4)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The shared pictures, split by person."""
+
+    folder: Path
+    split: Split
+
+    @classmethod
+    def at(cls, folder: Path | None) -> Inputs:
+        """Find them; where SECATEUR_DATA says, if no folder is given."""
+        folder = Path(folder or os.environ.get("SECATEUR_DATA", ROOT / "../shared/data")).resolve()
+        portraits, backgrounds = ([folder / name for name in names] for names in (PORTRAITS, BACKGROUNDS))
+        return cls(folder, split_portraits(portraits, backgrounds, HELD_OUT, PERSON))
+
+    @property
+    def options(self) -> list[object]:
+        """What every training of this recipe has in common."""
+        words = [word for name in PORTRAITS for word in ("--data", self.folder / name)]
+        words += [word for name in BACKGROUNDS for word in ("--backgrounds", self.folder / name)]
+        return [*words, "--person", PERSON, "--held-out", HELD_OUT, "--resume"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("SECATEUR_DATA", ROOT / "../shared/data"))
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "build/modnet")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--share", type=float, default=1.0, help="of the epochs, to try it out")
     given = parser.parse_args()
-    data, out = Path(given.data).resolve(), given.out
-    split = split_portraits(
-        [data / name for name in PORTRAITS], [data / name for name in BACKGROUNDS], HELD_OUT, PERSON
-    )
-    kept_foregrounds(split)
-    write_held_out(split, out / "held-out")
-    write_calibration(split, out / "calibration")
+    inputs, out = Inputs.at(given.data), given.out
+    kept_foregrounds(inputs.split)
+    write_held_out(inputs.split, out / "held-out")
+    write_calibration(inputs.split, out / "calibration")
 
-    common = [word for name in PORTRAITS for word in ("--data", data / name)]
-    common += [word for name in BACKGROUNDS for word in ("--backgrounds", data / name)]
-    common += ["--person", PERSON, "--held-out", HELD_OUT, "--workers", given.workers, "--resume"]
-    start: list[object] = ["modnet", "--backbone", data / BACKBONE]
+    common = [*inputs.options, "--workers", given.workers]
+    start: list[object] = ["modnet", "--backbone", inputs.folder / BACKBONE]
     for stage in FULL:
         run("train", *start, *common, *stage.options(given.share), "--out", out / stage.name)
         start = [out / stage.name / "model.safetensors"]
-    full, cut = start[0], out / "cut.safetensors"
+    full, cut = Path(str(start[0])), out / "cut.safetensors"
     if not cut.exists():
-        run("prune", full, "-o", cut, "--macs", SMALL, "--calibrate", out / "calibration")
+        words = ["--input", CUT_AT, "--calibrate", out / "calibration"]
+        run("prune", full, "-o", cut, "--macs", SMALL, *words)
     run("train", cut, "--teacher", full, *common, *TAUGHT.options(given.share), "--out", out / TAUGHT.name)
+    small, made = out / TAUGHT.name / "model.safetensors", out / "weights"
     sets = [word for name in ("portraits", "composites") for word in ("--data", out / "held-out" / name)]
-    run("eval", full, out / TAUGHT.name / "model.safetensors", *sets, "--figure", out / "worst.png")
+    run("eval", full, small, *sets, "--figure", out / "worst.png")
+    for name, model in (("modnet", full), ("modnet-small", small)):
+        write_half(model, made / f"{name}.safetensors")
+    for suffix in (".onnx", ".xml"):
+        file = made / f"modnet-small-int8{suffix}"
+        run("export", made / "modnet-small.safetensors", "-o", file, "--int8", "--calibrate", out / "calibration")
 
 
 def run(*words: object) -> None:
@@ -111,9 +138,17 @@ def run(*words: object) -> None:
         sys.exit(done.returncode)
 
 
+def write_half(source: Path, target: Path) -> None:
+    """Write a saved network again, in half the bytes."""
+    contents = read(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = {"recipe": "recipes/modnet.py", "data": [*PORTRAITS, *BACKGROUNDS]}
+    save(target, load(source).half(), contents.plan, contents.plans[:-1], contents.preprocessing, made)
+
+
 def write_held_out(split: Split, folder: Path) -> None:
     """Write the people who are held out in their own pictures, and before backgrounds that are held out, too."""
-    scene = Scene(JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0)
+    scene = Scene(JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0, far=0.0, hidden=0.0)
     composites = Composites(split.held_out, split.unseen, scene, seed=0, kept=foregrounds_folder())
     for name in ("portraits", "composites"):
         for part in ("image", "alpha"):
