@@ -10,6 +10,7 @@ from torch import nn
 from secateur.errors import RuntimeUnfitError
 from secateur.matting.predicting import Predictor, open_predictor
 from secateur.matting.preprocessing import LONGEST, area_resized, network_size, prepared
+from secateur.matting.refining import resampled
 from secateur.models import MODNet
 from secateur.runtimes.network import Network
 from secateur.runtimes.session import Session
@@ -56,13 +57,26 @@ def test_values_are_resampled_by_area_and_centred(size):
     np.testing.assert_allclose(found.transpose(1, 2, 0), (expected - 0.5) / 0.5, atol=1e-5)
 
 
-def test_a_matte_is_that_of_the_network_at_the_pictures_size():
-    picture = disc(700, 500)
-    seen = prepared(picture, (704 - 32, 480), (0.5,) * 3, (0.5,) * 3)
-    expected = area_resized((seen[0] + 1) / 2, (700, 500))
+@pytest.mark.parametrize(
+    ("size", "seen", "way"),
+    [((700, 800), (512, 576), cv2.INTER_CUBIC), ((300, 200), (768, 512), cv2.INTER_AREA)],
+)
+def test_a_matte_is_that_of_the_network_at_the_pictures_size(size, seen, way):
+    picture = disc(*size)
+    given = prepared(picture, seen, (0.5,) * 3, (0.5,) * 3)
+    expected = cv2.resize((given[0] + 1) / 2, size[::-1], interpolation=way).clip(0, 1)
     found = redness()(picture)
-    assert found.shape == (700, 500)
+    assert found.shape == size
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_enlarged_matte_is_nearer_to_the_true_one_than_by_area():
+    down, across = np.mgrid[:900, :900].astype(np.float32)
+    true = np.clip(0.5 + (300 - np.hypot(down - 450, across - 450)) / 6, 0, 1)  # a soft edge, as hair has
+    small = area_resized(true, (512, 512))
+    found, by_area = resampled(np.empty((900, 900, 3), np.uint8), small), area_resized(small, (900, 900))
+    assert np.abs(found - true).mean() < 0.8 * np.abs(by_area - true).mean()
+    assert 0 <= found.min() <= found.max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (33, 31), (1200, 40)])

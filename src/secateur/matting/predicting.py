@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from secateur.errors import RuntimeUnfitError, SecateurError
-from secateur.matting.preprocessing import MEAN, STD, area_resized, network_size, prepared
+from secateur.matting.preprocessing import MEAN, STD, network_size, prepared
+from secateur.matting.refining import resampled
 from secateur.measurement.memory import is_exhausted
 from secateur.runtimes.network import Network
 from secateur.runtimes.registry import open_network
@@ -71,7 +72,7 @@ class Predictor:
     def __call__(self, colours: np.ndarray) -> np.ndarray:
         """Return the matte (H, W) of float32 in [0, 1] of a picture (H, W, 3) of uint8."""
         (matte,) = self.run([self.prepare(colours)])
-        return area_resized(matte, colours.shape[:2])
+        return resampled(colours, matte)
 
     def _called(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
         given = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
