@@ -97,6 +97,16 @@ def test_a_folder_is_mirrored_and_resumed(matte, secateur):
     assert len(list(Path("jpegs").rglob("*.png"))) == 2
 
 
+def test_videos_in_a_folder_are_named_and_left_out(matte):
+    Path("in").mkdir()
+    Image.fromarray(disc(40, 50)).save("in/a.jpg")
+    Path("in/b.mp4").write_bytes(b"film")
+    found = matte("in", "out")
+    assert found.code == 0
+    assert "give each by itself: b.mp4." in " ".join(found.err.split())
+    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+
+
 def test_a_broken_picture_among_many_is_listed_at_the_end(matte):
     Path("in").mkdir()
     for number in range(10):

@@ -224,6 +224,7 @@ def _folder(choices: _Choices) -> list[dict[str, Any]]:
     pictures = pictures_under(source, choices.pattern, without=output)
     targets = results_of(pictures, source, output)
     ensure_folder(output)
+    _tell_videos(choices)
     jobs = [
         Job(picture, target)
         for picture, target in zip(pictures, targets, strict=True)
@@ -236,6 +237,13 @@ def _folder(choices: _Choices) -> list[dict[str, Any]]:
     if len(jobs) < len(pictures):
         progress.say(f"{len(pictures) - len(jobs)} of {len(pictures)} are there already.")
     return _run_all(jobs, choices) if jobs else []
+
+
+def _tell_videos(choices: _Choices) -> None:
+    found = [path for path in sorted(Path(choices.source).rglob("*")) if path.suffix.lower() in VIDEOS]
+    if found and choices.pattern is None:
+        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+        Progress(choices.quiet).say(f"Videos of a folder are left out; give each by itself: {names}.")
 
 
 def _run_all(jobs: Sequence[Job], choices: _Choices) -> list[dict[str, Any]]:
