@@ -15,6 +15,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 import secateur  # noqa: E402
-from benchmarks.recovery import page  # noqa: E402
+from benchmarks.recovery import page, ways  # noqa: E402
 from benchmarks.recovery.subjects import RESULTS, Subject, cifar, imagenet, mnist  # noqa: E402
-from benchmarks.recovery.ways import by_default, by_plan, by_torch_pruning, outcome, own_labels, sensitivity_of  # noqa: E402
 from secateur.models.checkpoints import load_checkpoint  # noqa: E402
 from secateur.models.pictures import pictures_in, prepared_pictures  # noqa: E402
 from secateur.models.registry import zoo_entry  # noqa: E402
 from secateur.training.classification import LabelledImages, accuracy, fit_classifier  # noqa: E402
 
 BUDGETS = (0.83, 0.655)
+CRITERIA_BUDGETS = (0.9, 0.83, 0.655)
 CRITERIA = ("l1", "l2", "fpgm", "lamp", "bn_scale", "activation", "variance", "taylor", "fisher", "obs", "random")
+PEERS = ("GroupMagnitude", "FPGM", "LAMP", "BNScale", "GroupTaylor", "Random")  # Torch-Pruning's
 RANKED = ("l1", "variance", "fisher", "obs")  # also tried with groups ranked by what is lost with them
 TRAINED = (0.2, 0.4, 0.6, 0.8)  # ratios at which training goes on
 TRAINED_WAYS = (("l1", "none"), ("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge"))
@@ -53,8 +56,8 @@ def main() -> None:
     seeds = [int(seed) for seed in given.seeds.split(",")]
     parts: dict[str, Callable[[], None]] = {
         "imagenet": lambda: _imagenet(ledger, data, seeds),
-        "criteria": lambda: _criteria(ledger, data),
-        "curves": lambda: _curves(ledger, data),
+        "criteria": lambda: _criteria(ledger, data, seeds),
+        "curves": lambda: _curves(ledger, data, seeds),
         "quality": lambda: _quality(ledger, data),
         "modnet": lambda: _modnet(ledger, data),
     }
@@ -96,91 +99,99 @@ def _imagenet(ledger: Ledger, data: Path, seeds: Sequence[int]) -> None:
         for macs in BUDGETS:
             for way, make in _imagenet_ways(subject, graph, macs):
                 key = {"part": "imagenet", "seed": seed, "budget": macs, "way": way}
-                ledger.note(key, lambda subject=subject, make=make: outcome(subject, make).as_json())
+                ledger.note(key, lambda subject=subject, make=make: ways.outcome(subject, make).as_json())
 
 
 def _imagenet_ways(subject: Subject, graph: Any, macs: float) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     budget = {"macs": f"{macs}x", "criterion": "l1"}
-    yield "secateur, defaults", lambda: by_default(subject, macs)
-    yield "secateur, defaults and 60 steps of mimicking", lambda: by_default(subject, macs, mimic=60)
-    yield "L1, nothing else", lambda: by_plan(subject, graph, "none", **budget)
-    yield "L1, statistics anew", lambda: by_plan(subject, graph, "statistics", **budget)
-    yield "L1, ridge", lambda: by_plan(subject, graph, "ridge", **budget)
+    yield "secateur, defaults", lambda: ways.by_default(subject, macs)
+    yield "secateur, defaults and 60 steps of mimicking", lambda: ways.by_default(subject, macs, mimic=60)
+    yield "L1, nothing else", lambda: ways.by_plan(subject, graph, "none", **budget)
+    yield "L1, statistics anew", lambda: ways.by_plan(subject, graph, "statistics", **budget)
+    yield "L1, ridge", lambda: ways.by_plan(subject, graph, "ridge", **budget)
     for importance in ("GroupMagnitude", "GroupTaylor"):
         for statistics in (False, True):
             way = f"Torch-Pruning, {importance}{', statistics anew' if statistics else ''}"
-            yield way, lambda i=importance, s=statistics: by_torch_pruning(subject, macs, i, s)
+            finish = partial(ways.with_statistics, subject) if statistics else nn.Module.eval
+            yield way, lambda i=importance, finish=finish: finish(ways.by_torch_pruning(subject, macs, i))
 
 
-def _criteria(ledger: Ledger, data: Path) -> None:
-    """Every criterion at three budgets, with and without compensation."""
-    subject = imagenet(data, 0)
+def _criteria(ledger: Ledger, data: Path, seeds: Sequence[int]) -> None:
+    """Every criterion at three budgets, with and without compensation, and the peer's with and without statistics."""
+    for seed in seeds:
+        subject = imagenet(data, seed)
+        for key, make in (*_own_criteria(subject), *_peers_criteria(subject)):
+            ledger.note(
+                {"part": "criteria", "seed": seed, **key}, lambda s=subject, m=make: ways.outcome(s, m).as_json()
+            )
+
+
+def _own_criteria(subject: Subject) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module]]]:
     graph = secateur.trace(subject.model, subject.example)
-    calibration = secateur.calibrate(subject.model, graph, subject.batches(), loss=own_labels)
-    sensitivities: dict[str, Any] = {}
-    for macs in (0.83, 0.655, 0.9):
-        for criterion in CRITERIA:
-            for ranking in ("group", "loss") if criterion in RANKED else ("group",):
-                budget: dict[str, Any] = {"macs": f"{macs}x", "criterion": criterion, "ranking": ranking}
-                for how in ("none", "ridge") if ranking == "group" else ("ridge",):
-                    key = {"part": "criteria", "budget": macs, "criterion": criterion, "ranking": ranking, "way": how}
+    calibration = secateur.calibrate(subject.model, graph, subject.batches(), loss=ways.own_labels)
+    sensitivity = cache(partial(ways.sensitivity_of, subject, graph, calibration))
 
-                    def measure(
-                        how: str = how, budget: dict[str, Any] = budget, criterion: str = criterion
-                    ) -> dict[str, Any]:
-                        if budget["ranking"] == "loss":
-                            if criterion not in sensitivities:
-                                sensitivities[criterion] = sensitivity_of(subject, graph, calibration, criterion)
-                            budget = {**budget, "sensitivity": sensitivities[criterion]}
-                        return outcome(subject, lambda: by_plan(subject, graph, how, calibration, **budget)).as_json()
+    def make(how: str, **budget: Any) -> nn.Module:
+        if budget["ranking"] == "loss":
+            budget["sensitivity"] = sensitivity(budget["criterion"])
+        return ways.by_plan(subject, graph, how, calibration, **budget)
 
-                    ledger.note(key, measure)
+    for macs, (criterion, ranking, how) in product(CRITERIA_BUDGETS, _criteria_ways()):
+        key = {"budget": macs, "criterion": criterion, "ranking": ranking, "way": how}
+        yield key, partial(make, how, macs=f"{macs}x", criterion=criterion, ranking=ranking)
 
 
-def _curves(ledger: Ledger, data: Path) -> None:
-    """Two networks trained here, by ratio and by way of recovery, and trained on from there."""
-    for subject in (cifar(data), mnist(data)):
-        graph = secateur.trace(subject.model, subject.example)
-        calibration = secateur.calibrate(subject.model, graph, subject.batches())
-        ledger.note(
-            {"part": "curves", "subject": subject.name, "ratio": 0.0, "way": "full"},
-            lambda subject=subject: {"score": subject.score(subject.model)},
+def _peers_criteria(subject: Subject) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module]]]:
+    for macs, importance in product(CRITERIA_BUDGETS, PEERS):
+        pruned = cache(partial(ways.by_torch_pruning, subject, macs, importance))
+        yield {"budget": macs, "peer": importance, "way": "none"}, pruned
+        yield (
+            {"budget": macs, "peer": importance, "way": "statistics"},
+            lambda p=pruned: ways.with_statistics(subject, p()),
         )
-        for ratio in RATIOS:
-            for criterion, way in [*(("l1", way) for way in WAYS), ("obs", "ridge")]:
-                for epochs in (0, 1):
-                    if epochs and ratio not in TRAINED:
-                        continue
-                    if epochs and (criterion, way) not in TRAINED_WAYS:
-                        continue
-                    key = {
-                        "part": "curves",
-                        "subject": subject.name,
-                        "ratio": ratio,
-                        "way": way,
-                        "criterion": criterion,
-                    }
 
-                    def measure(
-                        subject: Subject = subject,
-                        way: str = way,
-                        criterion: str = criterion,
-                        epochs: int = epochs,
-                        ratio: float = ratio,
-                        graph: Any = graph,
-                        calibration: Any = calibration,
-                    ) -> dict[str, Any]:
-                        def make() -> nn.Module:
-                            small = by_plan(
-                                subject, graph, way, calibration, ratio=ratio, criterion=criterion, min_channels=2
-                            )
-                            if epochs:
-                                fit_classifier(small, subject.calibration, epochs, rate=5e-4, batch=64)
-                            return small
 
-                        return outcome(subject, make).as_json()
+def _criteria_ways() -> Iterator[tuple[str, str, str]]:
+    """Criterion, ranking, and way to recover."""
+    for criterion in CRITERIA:
+        yield from ((criterion, "group", "none"), (criterion, "group", "ridge"))
+        if criterion in RANKED:
+            yield criterion, "loss", "ridge"
 
-                    ledger.note({**key, "epochs": epochs}, measure)
+
+def _curves(ledger: Ledger, data: Path, seeds: Sequence[int]) -> None:
+    """Two networks trained here, by ratio and by way of recovery, and trained on from there."""
+    for seed in seeds:
+        for subject in (cifar(data, seed), mnist(data, seed)):
+            of_subject = {"part": "curves", "subject": subject.name}
+            full = partial(subject.score, subject.model)
+            ledger.note({**of_subject, "ratio": 0.0, "way": "full"}, lambda full=full: {"score": full()})
+            for key, make in _trained_on(subject):
+                ledger.note({**of_subject, "seed": seed, **key}, lambda s=subject, m=make: ways.outcome(s, m).as_json())
+
+
+def _trained_on(subject: Subject) -> Iterator[tuple[dict[str, Any], Callable[[], nn.Module]]]:
+    graph = secateur.trace(subject.model, subject.example)
+    calibration = secateur.calibrate(subject.model, graph, subject.batches())
+
+    def make(ratio: float, criterion: str, way: str, epochs: int) -> nn.Module:
+        small = ways.by_plan(subject, graph, way, calibration, ratio=ratio, criterion=criterion, min_channels=2)
+        if epochs:
+            fit_classifier(small, subject.calibration, epochs, rate=5e-4, batch=64)
+        return small
+
+    for ratio, criterion, way, epochs in _curves_ways():
+        key = {"ratio": ratio, "way": way, "criterion": criterion, "epochs": epochs}
+        yield key, partial(make, **key)
+
+
+def _curves_ways() -> Iterator[tuple[float, str, str, int]]:
+    """Ratio, criterion, way to recover, and epochs of training after it."""
+    for ratio in RATIOS:
+        for criterion, way in [*(("l1", way) for way in WAYS), ("obs", "ridge")]:
+            yield ratio, criterion, way, 0
+            if ratio in TRAINED and (criterion, way) in TRAINED_WAYS:
+                yield ratio, criterion, way, 1
 
 
 def _quality(ledger: Ledger, data: Path) -> None:

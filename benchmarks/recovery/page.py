@@ -47,6 +47,19 @@ def _mean(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {T95[len(values) - 1] * deviation / math.sqrt(len(values)):.1f}"
 
 
+def _score(rows: Records) -> str:
+    return _mean([row["score"] for row in rows]) if rows else ""
+
+
+def _averages(rows: Records, *names: str) -> dict[Any, float]:
+    """Return the mean score over draws, by one key or several."""
+    scores: dict[Any, list[float]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in names)
+        scores.setdefault(key if len(names) > 1 else key[0], []).append(row["score"])
+    return {key: sum(own) / len(own) for key, own in scores.items()}
+
+
 def _imagenet(records: Records) -> str:
     rows = _of(records, part="imagenet")
     if not rows:
@@ -102,34 +115,48 @@ def _criteria(records: Records) -> str:
     lines = [
         "## Criteria\n",
         (
-            "The same network, one draw: each criterion with every group losing the same share, as it was cut and "
-            'compensated; and with groups ranked by what the outputs lose with a quarter of each (`ranking="loss"`), '
-            "compensated. One point is three pictures; two scores within 5 points are hardly different.\n"
+            f"The same network, {len({row['seed'] for row in rows})} draws (mean and 95 % interval): each criterion "
+            "with every group losing the same share, as it was cut and compensated; and with groups ranked by what the "
+            'outputs lose with a quarter of each (`ranking="loss"`), compensated. One point is three pictures.\n'
         ),
         "| criterion | " + " | ".join(f"{b:g}x {c[2]}" for b in budgets for c in columns) + " |",
         "|---|" + "---:|" * (len(budgets) * 3),
     ]
-    for criterion in dict.fromkeys(row["criterion"] for row in rows):
+    for criterion in dict.fromkeys(row["criterion"] for row in rows if "criterion" in row):
         cells = []
         for budget in budgets:
             for ranking, way, _ in columns:
-                own = _of(rows, criterion=criterion, budget=budget, ranking=ranking, way=way)
-                cells.append(f"{own[0]['score']:.1f}" if own else "")
+                cells.append(_score(_of(rows, criterion=criterion, budget=budget, ranking=ranking, way=way)))
         lines.append(f"| {criterion} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _on_defaults(rows, budgets)]) + "\n"
+    return "\n".join([*lines, "", _on_defaults(rows, budgets), "", *_peers(rows, budgets)]) + "\n"
+
+
+def _peers(rows: Records, budgets: Sequence[float]) -> list[str]:
+    """Write the table of the peer's criteria."""
+    columns = [("none", "cut"), ("statistics", "statistics anew")]
+    lines = [
+        "Torch-Pruning's criteria, by its `MetaPruner`, the norms' statistics estimated again on the same pictures:\n",
+        "| importance | " + " | ".join(f"{b:g}x {c[1]}" for b in budgets for c in columns) + " |",
+        "|---|" + "---:|" * (len(budgets) * 2),
+    ]
+    for peer in dict.fromkeys(row["peer"] for row in rows if "peer" in row):
+        cells = [_score(_of(rows, peer=peer, budget=budget, way=way)) for budget in budgets for way, _ in columns]
+        lines.append(f"| {peer} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _on_defaults(rows: Records, budgets: Sequence[float]) -> str:
     """Say what the table says of the defaults of `prune`."""
     blind, seeing = [], []
     for budget in budgets:
-        own = _of(rows, budget=budget)
-        cut = {row["criterion"]: row["score"] for row in _of(own, way="none") if row["criterion"] in WITHOUT_PICTURES}
-        best = max(cut, key=cut.__getitem__)
+        own = [row for row in _of(rows, budget=budget) if "criterion" in row]
+        cut = _averages(_of(own, way="none"), "criterion")
+        best = max(WITHOUT_PICTURES, key=cut.__getitem__)
         blind.append(f"{cut[best]:.1f} by {best} at {budget:g}x (l1: {cut['l1']:.1f})")
-        most = max(row["score"] for row in _of(own, way="ridge"))
-        first = [f"{row['criterion']} by {row['ranking']}" for row in _of(own, way="ridge", score=most)]
-        seeing.append(f"{most:.1f} at {budget:g}x ({' and '.join(first)})")
+        ridge = _averages(_of(own, way="ridge"), "criterion", "ranking")
+        first, second = sorted(ridge, key=ridge.__getitem__, reverse=True)[:2]
+        told = [f"{ridge[one]:.1f} by {one[0]}, ranked by {one[1]}" for one in (first, second)]
+        seeing.append(f"{told[0]}, then {told[1]}, at {budget:g}x")
     return (
         f"The best with pictures: {'; '.join(seeing)}. `prune` with `calibrate` takes obs, and ranks by loss. The best "
         f"without: {'; '.join(blind)}. Next to nothing is left by any of them, and no order holds from one budget to "
@@ -147,15 +174,15 @@ def _curves(records: Records) -> str:
         ratios = sorted({row["ratio"] for row in own})
         full = _of(rows, subject=subject, way="full")
         lines += [
-            f"**{subject}**, trained here; the full model: {full[0]['score']:.1f}. `+ 1`: trained on for one epoch.\n",
+            (
+                f"**{subject}**, trained here; the full model: {full[0]['score']:.1f}. `+ 1`: trained on for one "
+                f"epoch. {len({row['seed'] for row in own})} draws of 192 pictures (mean and 95 % interval).\n"
+            ),
             "| way | " + " | ".join(f"{ratio:g}" for ratio in ratios) + " |",
             "|---|" + "---:|" * len(ratios),
         ]
         for criterion, way, epochs in dict.fromkeys((row["criterion"], row["way"], row["epochs"]) for row in own):
-            cells = []
-            for ratio in ratios:
-                found = _of(own, criterion=criterion, way=way, epochs=epochs, ratio=ratio)
-                cells.append(f"{found[0]['score']:.1f}" if found else "")
+            cells = [_score(_of(own, criterion=criterion, way=way, epochs=epochs, ratio=one)) for one in ratios]
             lines.append(f"| {_name(criterion, way, epochs)} | " + " | ".join(cells) + " |")
         lines += ["", _on_training(own), ""]
     return "\n".join(lines)
@@ -163,14 +190,15 @@ def _curves(records: Records) -> str:
 
 def _on_training(rows: Records) -> str:
     """Say where a compensated network that is trained on is ahead of one that was cut by L1 and trained as long."""
-    plain = {row["ratio"]: row["score"] for row in _of(rows, criterion="l1", way="none") if row["epochs"]}
+    trained = [row for row in rows if row["epochs"]]
+    plain = {(row["ratio"], row["seed"]): row["score"] for row in _of(trained, criterion="l1", way="none")}
     told = []
     for criterion, way in (("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge")):
-        own = {row["ratio"]: row["score"] for row in _of(rows, criterion=criterion, way=way) if row["epochs"]}
-        gained = ", ".join(
-            f"{own[ratio] - plain[ratio]:+.1f} at {ratio:g}" for ratio in sorted(own.keys() & plain.keys())
-        )
-        told.append(f"{criterion}, {way}: {gained}")
+        gained: dict[float, list[float]] = {}
+        for row in _of(trained, criterion=criterion, way=way):
+            gained.setdefault(row["ratio"], []).append(row["score"] - plain[row["ratio"], row["seed"]])
+        points = ", ".join(f"{_mean(own)} at {ratio:g}" for ratio, own in sorted(gained.items()))
+        told.append(f"{criterion}, {way}: {points}")
     return f"Points gained over l1, none, both trained on for one epoch: {'; '.join(told)}."
 
 
@@ -224,9 +252,8 @@ def draw(records: Records, path: Path) -> None:
                 [0.05 + 0.9 * at / max(len(ways) - 1, 1) for at in range(len(ways))]
             )
             for way, colour in zip(ways, colours, strict=True):
-                points = sorted(
-                    (row["ratio"], row["score"]) for row in own if way == (row["criterion"], row["way"], row["epochs"])
-                )
+                of_way = [row for row in own if way == (row["criterion"], row["way"], row["epochs"])]
+                points = sorted(_averages(of_way, "ratio").items())
                 style = "--" if way[2] else "-"
                 panel.plot(
                     *zip(*points, strict=True), style, color=colour, marker="o", markersize=2.5, label=_name(*way)

@@ -88,7 +88,7 @@ def own_labels(output: torch.Tensor, batch: Any) -> torch.Tensor:
 # -- the peer ----------------------------------------------------------------------------------------------------------
 
 
-def by_torch_pruning(subject: Subject, macs: float, importance: str, statistics: bool) -> nn.Module:
+def by_torch_pruning(subject: Subject, macs: float, importance: str) -> nn.Module:
     """Prune as Torch-Pruning's README does: one pruner, the head ignored, in steps until the MACs are reached."""
     import torch_pruning as tp  # type: ignore[import-not-found]
 
@@ -96,6 +96,10 @@ def by_torch_pruning(subject: Subject, macs: float, importance: str, statistics:
     scores = {
         "GroupMagnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
         "GroupTaylor": tp.importance.GroupTaylorImportance,
+        "FPGM": tp.importance.FPGMImportance,
+        "LAMP": tp.importance.LAMPImportance,
+        "BNScale": tp.importance.BNScaleImportance,
+        "Random": tp.importance.RandomImportance,
     }[importance]()
     heads = [
         module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features in (10, 1000)
@@ -122,7 +126,12 @@ def by_torch_pruning(subject: Subject, macs: float, importance: str, statistics:
         if now <= macs * whole:
             break
     best.zero_grad()
-    if statistics:
-        graph = secateur.trace(subject.model, subject.example)
-        renew_statistics(best, batches_of(subject.batches(), subject.model, graph.calls).to_fit)
     return best.eval()
+
+
+def with_statistics(subject: Subject, small: nn.Module) -> nn.Module:
+    """Estimate the norms' statistics of a pruned model again, on the same pictures."""
+    renewed = copy.deepcopy(small)
+    graph = secateur.trace(subject.model, subject.example)
+    renew_statistics(renewed, batches_of(subject.batches(), subject.model, graph.calls).to_fit)
+    return renewed.eval()
