@@ -6,6 +6,7 @@ import torch
 
 from secateur.errors import DataError
 from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
+from secateur.matting.framing import random_frame
 from secateur.matting.layouts import find_portraits
 from secateur.matting.pictures import read_pair
 from secateur.matting.splitting import split_portraits
@@ -109,6 +110,18 @@ def test_who_is_cut_off_at_both_sides_ends_there_when_farther_away(data):
         matte = composites(data, composites=1.0, company=0.0, far=1.0, short=(40, 50))[number]["matte"][0]
         assert 0 < (matte > 0.9).float().mean() < 0.9
         assert set(matte.max(dim=0).values.gt(0.9).tolist()) == {False, True}
+
+
+def test_a_frame_is_found_for_any_picture_and_shows_the_person():
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        height, width = rng.integers(40, 900, 2)
+        alpha = np.zeros((height, width), np.uint8)
+        top, left = (0 if rng.random() < 0.5 else side // 4 for side in (height, width))
+        bottom, right = (side if rng.random() < 0.5 else 3 * side // 4 for side in (height, width))
+        alpha[top:bottom, left:right] = 255
+        frame = random_frame(alpha, 64, (50, 85), rng, free=True, farther=float(rng.choice([0.3, 1.0])))
+        assert frame.of_person(alpha).max() > 200
 
 
 def test_a_hidden_face_leaves_the_matte_and_the_background_as_they_are(data):

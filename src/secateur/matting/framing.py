@@ -99,7 +99,7 @@ def _place(length: float, size: int, first: bool, last: bool, rng: np.random.Gen
     middle_first, middle_last = (share * size - length / 2 for share in (0.1, 0.9))
     least = slack if last else max(min(slack, 0) - out, min(middle_first, 0))
     most = 0 if first else min(max(slack, 0) + out, max(middle_last, slack))
-    return rng.uniform(least, most)
+    return rng.uniform(min(least, most), most)  # rounding may leave a hair between sides that both are touched
 
 
 def _turned(size: int, rng: np.random.Generator) -> np.ndarray:
