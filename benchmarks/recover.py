@@ -40,7 +40,8 @@ CRITERIA = ("l1", "l2", "fpgm", "lamp", "bn_scale", "activation", "variance", "t
 PEERS = ("GroupMagnitude", "FPGM", "LAMP", "BNScale", "GroupTaylor", "Random")  # Torch-Pruning's
 RANKED = ("l1", "variance", "fisher", "obs")  # also tried with groups ranked by what is lost with them
 TRAINED = (0.2, 0.4, 0.6, 0.8)  # ratios at which training goes on
-TRAINED_WAYS = (("l1", "none"), ("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge"))
+PEER = "Torch-Pruning"  # GroupMagnitude, in steps to the MACs that l1 has at that ratio
+TRAINED_WAYS = (("l1", "none"), ("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge"), (PEER, "none"))
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 WAYS = ("none", "mean", "statistics", "ridge", "ridge, statistics", "layers", "mimicking")
 
@@ -174,8 +175,17 @@ def _trained_on(subject: Subject) -> Iterator[tuple[dict[str, Any], Callable[[],
     graph = secateur.trace(subject.model, subject.example)
     calibration = secateur.calibrate(subject.model, graph, subject.batches())
 
+    def by_peer(ratio: float, way: str) -> nn.Module:
+        budget: dict[str, Any] = {"ratio": ratio, "criterion": "l1", "min_channels": 2}
+        share = ways.share_of(subject, ways.by_plan(subject, graph, "none", calibration, **budget))
+        small = ways.by_torch_pruning(subject, share, "GroupMagnitude")
+        return ways.with_statistics(subject, small) if way == "statistics" else small
+
     def make(ratio: float, criterion: str, way: str, epochs: int) -> nn.Module:
-        small = ways.by_plan(subject, graph, way, calibration, ratio=ratio, criterion=criterion, min_channels=2)
+        if criterion == PEER:
+            small = by_peer(ratio, way)
+        else:
+            small = ways.by_plan(subject, graph, way, calibration, ratio=ratio, criterion=criterion, min_channels=2)
         if epochs:
             fit_classifier(small, subject.calibration, epochs, rate=5e-4, batch=64)
         return small
@@ -188,7 +198,7 @@ def _trained_on(subject: Subject) -> Iterator[tuple[dict[str, Any], Callable[[],
 def _curves_ways() -> Iterator[tuple[float, str, str, int]]:
     """Ratio, criterion, way to recover, and epochs of training after it."""
     for ratio in RATIOS:
-        for criterion, way in [*(("l1", way) for way in WAYS), ("obs", "ridge")]:
+        for criterion, way in [*(("l1", way) for way in WAYS), ("obs", "ridge"), (PEER, "none"), (PEER, "statistics")]:
             yield ratio, criterion, way, 0
             if ratio in TRAINED and (criterion, way) in TRAINED_WAYS:
                 yield ratio, criterion, way, 1

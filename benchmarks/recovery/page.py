@@ -176,7 +176,8 @@ def _curves(records: Records) -> str:
         lines += [
             (
                 f"**{subject}**, trained here; the full model: {full[0]['score']:.1f}. `+ 1`: trained on for one "
-                f"epoch. {len({row['seed'] for row in own})} draws of 192 pictures (mean and 95 % interval).\n"
+                f"epoch. {len({row['seed'] for row in own})} draws of 192 pictures (mean and 95 % interval). "
+                "Torch-Pruning: GroupMagnitude, in steps to the MACs that l1 has at that ratio.\n"
             ),
             "| way | " + " | ".join(f"{ratio:g}" for ratio in ratios) + " |",
             "|---|" + "---:|" * len(ratios),
@@ -193,7 +194,7 @@ def _on_training(rows: Records) -> str:
     trained = [row for row in rows if row["epochs"]]
     plain = {(row["ratio"], row["seed"]): row["score"] for row in _of(trained, criterion="l1", way="none")}
     told = []
-    for criterion, way in (("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge")):
+    for criterion, way in (("l1", "ridge"), ("l1", "mimicking"), ("obs", "ridge"), ("Torch-Pruning", "none")):
         gained: dict[float, list[float]] = {}
         for row in _of(trained, criterion=criterion, way=way):
             gained.setdefault(row["ratio"], []).append(row["score"] - plain[row["ratio"], row["seed"]])
@@ -262,5 +263,5 @@ def draw(records: Records, path: Path) -> None:
             panel.set_xlabel("share of every group cut")
             panel.set_ylabel("test pictures right, %")
             panel.spines[["top", "right"]].set_visible(False)
-        panels[-1].legend(frameon=False, fontsize=7, loc="lower left")
+        figure.legend(*panels[-1].get_legend_handles_labels(), frameon=False, fontsize=7, loc="outside right upper")
         save_figure(figure, path)

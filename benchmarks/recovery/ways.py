@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import secateur
-from benchmarks.recovery.subjects import Subject
+from benchmarks.recovery.subjects import Layer, Subject
 from secateur.calibration.batches import batches_of
 from secateur.calibration.calibrating import Calibration
 from secateur.graph.groups import Graph
@@ -36,13 +36,18 @@ class Outcome:
         return {"score": round(self.score, 2), "macs": round(self.macs, 4), "seconds": round(self.seconds, 1)}
 
 
+def share_of(subject: Subject, model: nn.Module) -> float:
+    """Return a pruned model's MACs as a share of the subject's."""
+    small, full = (secateur.trace(one, subject.example).costs.macs() for one in (model, subject.model))
+    return small / full
+
+
 def outcome(subject: Subject, make: Callable[[], nn.Module]) -> Outcome:
     """Make a pruned model, and score it."""
     begun = time.perf_counter()
     small = make()
     seconds = time.perf_counter() - begun
-    full = secateur.trace(subject.model, subject.example).costs.macs()
-    return Outcome(subject.score(small), secateur.trace(small, subject.example).costs.macs() / full, seconds)
+    return Outcome(subject.score(small), share_of(subject, small), seconds)
 
 
 def by_default(subject: Subject, macs: float, **options: Any) -> nn.Module:
@@ -89,7 +94,7 @@ def own_labels(output: torch.Tensor, batch: Any) -> torch.Tensor:
 
 
 def by_torch_pruning(subject: Subject, macs: float, importance: str) -> nn.Module:
-    """Prune as Torch-Pruning's README does: one pruner, the head ignored, in steps until the MACs are reached."""
+    """Prune as Torch-Pruning's README does: head ignored, attention's heads told, in steps until the MACs are met."""
     import torch_pruning as tp  # type: ignore[import-not-found]
 
     model = copy.deepcopy(subject.model)
@@ -104,6 +109,8 @@ def by_torch_pruning(subject: Subject, macs: float, importance: str) -> nn.Modul
     heads = [
         module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features in (10, 1000)
     ]
+    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    attention = {part: layer.heads for layer in layers for part in (layer.q, layer.k, layer.v)}
     pruner = tp.pruner.MetaPruner(
         model,
         subject.example,
@@ -112,6 +119,8 @@ def by_torch_pruning(subject: Subject, macs: float, importance: str) -> nn.Modul
         iterative_steps=200,
         ignored_layers=heads,
         round_to=None,
+        num_heads=attention,
+        prune_head_dims=bool(attention),
     )
     whole, _ = tp.utils.count_ops_and_params(model, subject.example)
     best = model
