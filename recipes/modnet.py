@@ -3,7 +3,7 @@
 python recipes/modnet.py [--data DIR] [--out DIR] [--workers N] [--share 1.0]
 
 Every stage is a `secateur` command, printed before it runs, that goes on where it was stopped: start the same line
-again. The full network is trained at three sizes, the small one is cut out of it, compensated, and taught by it. People
+again. The full network is trained at three sizes; the small one is cut out of it, compensated, and taught by it. People
 and backgrounds that are held out are written to OUT/held-out as sets to judge on.
 """
 
@@ -36,6 +36,7 @@ BACKBONE = "pretrained/mobilenet_v2-b0353104.pth"
 SMALL = "0.24x"  # of the full network's MACs
 JUDGED = 768  # pixels of the composites to judge on, as large as the portraits are
 CALIBRATED = 48  # pictures
+STEP = 16  # channels that runtimes compute at once; fewer would take as long
 CUT_AT = "1x3x384x384"  # the size that tells what is lost with each group
 
 
@@ -50,6 +51,7 @@ class Stage:
         epochs: of all people.
         rate: the highest.
         batch: samples a step.
+        only_semantic: train what finds people, alone.
     """
 
     name: str
@@ -58,19 +60,23 @@ class Stage:
     epochs: int
     rate: float
     batch: int
+    only_semantic: bool = False
 
     def options(self, share: float) -> list[str]:
         """Return them for the command line; `share` shortens it."""
         words = ["--size", self.size, "--short", *self.short, "--epochs", max(1, round(self.epochs * share))]
-        return [str(word) for word in [*words, "--rate", self.rate, "--batch", self.batch]]
+        words += ["--rate", self.rate, "--batch", self.batch, *["--only-semantic"] * self.only_semantic]
+        return [str(word) for word in words]
 
 
 FULL = (
     Stage("full-256", 256, (224, 420), 130, 1e-3, 8),
     Stage("full-384", 384, (320, 540), 60, 6e-4, 8),
     Stage("full-512", 512, (420, 660), 60, 4e-4, 4),
+    Stage("semantic-512", 512, (420, 660), 85, 5e-4, 8, only_semantic=True),
 )
 TAUGHT = Stage("small-512", 512, (420, 660), 60, 6e-4, 4)
+SMALL_SEMANTIC = Stage("small-semantic-512", 512, (420, 660), 60, 5e-4, 8, only_semantic=True)
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,12 @@ def main() -> None:
         start = [out / stage.name / "model.safetensors"]
     full, cut = Path(str(start[0])), out / "cut.safetensors"
     if not cut.exists():
-        words = ["--input", CUT_AT, "--calibrate", out / "calibration"]
+        words = ["--round-to", STEP, "--input", CUT_AT, "--calibrate", out / "calibration"]
         run("prune", full, "-o", cut, "--macs", SMALL, *words)
     run("train", cut, "--teacher", full, *common, *TAUGHT.options(given.share), "--out", out / TAUGHT.name)
-    small, made = out / TAUGHT.name / "model.safetensors", out / "weights"
+    taught, small = (out / stage.name / "model.safetensors" for stage in (TAUGHT, SMALL_SEMANTIC))
+    run("train", taught, *common, *SMALL_SEMANTIC.options(given.share), "--out", small.parent)
+    made = out / "weights"
     sets = [word for name in ("portraits", "composites") for word in ("--data", out / "held-out" / name)]
     run("eval", full, small, *sets, "--figure", out / "worst.png")
     for name, model in (("modnet", full), ("modnet-small", small)):
@@ -148,7 +156,9 @@ def write_half(source: Path, target: Path) -> None:
 
 def write_held_out(split: Split, folder: Path) -> None:
     """Write the people who are held out in their own pictures, and before backgrounds that are held out, too."""
-    scene = Scene(JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0, far=0.0, hidden=0.0)
+    scene = Scene(
+        JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0, far=0.0, hidden=0.0, dressed=0.0
+    )
     composites = Composites(split.held_out, split.unseen, scene, seed=0, kept=foregrounds_folder())
     for name in ("portraits", "composites"):
         for part in ("image", "alpha"):
@@ -160,8 +170,9 @@ def write_held_out(split: Split, folder: Path) -> None:
     for number in range(3 * len(split.held_out)):
         sample = composites[number]
         image, matte = (np.rint(sample[name].numpy().transpose(1, 2, 0) * 255) for name in ("image", "matte"))
-        save_picture(folder / "composites" / "image" / f"{number:03}.png", image.astype(np.uint8), ".png")
-        save_picture(folder / "composites" / "alpha" / f"{number:03}.png", matte[:, :, 0].astype(np.uint8), ".png")
+        name = f"{number:03}-{composites.person(number).name}.png"
+        save_picture(folder / "composites" / "image" / name, image.astype(np.uint8), ".png")
+        save_picture(folder / "composites" / "alpha" / name, matte[:, :, 0].astype(np.uint8), ".png")
 
 
 def write_calibration(split: Split, folder: Path) -> None:

@@ -49,6 +49,21 @@ def test_a_pruned_network_is_trained_beside_its_teacher_and_stays_what_its_plan_
     assert data("verify", "small/model.safetensors").code == 0
 
 
+def test_only_the_semantic_branch_is_trained(data):
+    assert data("train", "modnet", "--data", "set", "--out", "full", *SETTINGS).code == 0
+    line = ["train", "full/model.safetensors", "--data", "set", "--only-semantic", *SETTINGS]
+    found = data(*line, "--out", "found")
+    assert found.code == 0, found.err
+    before, after = (
+        secateur.load(data.folder / name / "model.safetensors", into=MODNet()).state_dict()
+        for name in ("full", "found")
+    )
+    changed = {name.split(".")[0] for name in before if not before[name].equal(after[name])}
+    assert changed == {"backbone", "lr_branch"}
+    assert "semantic_mad" in rows(data.folder / "found" / "validation.csv")[0]
+    assert set(rows(data.folder / "found" / "steps.csv")[0]) == {"step", "rate", "total", "semantic"}
+
+
 def test_it_goes_on_with_the_same_settings_alone(data):
     line = ["train", "modnet", "--data", "set", "--out", "full", *SETTINGS]
     assert data(*line).code == 0
@@ -78,6 +93,7 @@ def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(d
         (["--data", "set"], "--epochs or --minutes"),
         (["--data", "set", "--epochs", "1", "--steps", "3"], "Say how far with --macs"),
         (["--data", "set", "--epochs", "1", "--size", "100"], "multiple of 32"),
+        (["--data", "set", "--epochs", "1", "--only-semantic", "--macs", "0.5x"], "prunes nothing"),
         (["--data", "set", "--epochs", "1", "--backbone", "missing.pth"], "missing.pth"),
         (["--data", "set", "--epochs", "1", "--person", "("], "'(' is no regular expression"),
         (["--data", "set", "--epochs", "1", "--size", "64", "--short", "90", "40"], "the least comes first"),

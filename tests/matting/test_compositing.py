@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from secateur.errors import DataError
+from secateur.matting.clothes import other_clothes
 from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
 from secateur.matting.framing import random_frame
 from secateur.matting.layouts import find_portraits
@@ -78,7 +79,7 @@ def test_nothing_of_the_old_background_is_left_at_soft_edges(data):
 
 def test_everybody_comes_once_before_anybody_comes_again(data):
     samples = composites(data)
-    turns = [{samples._person(3 * turn + place).name for place in range(3)} for turn in range(4)]
+    turns = [{samples.person(3 * turn + place).name for place in range(3)} for turn in range(4)]
     assert all(len(turn) == 3 for turn in turns)
 
 
@@ -131,6 +132,21 @@ def test_a_hidden_face_leaves_the_matte_and_the_background_as_they_are(data):
         assert torch.equal(shown["matte"], hidden["matte"])
         changed += not torch.equal(shown["image"], hidden["image"])
     assert changed == 8
+
+
+def test_other_clothes_are_worn_below_the_face_by_the_person_alone(data):
+    colours, alpha = read_pair(find_portraits(data / "people")[0])
+    pattern = np.full_like(colours, (20, 20, 200))
+    top = np.flatnonzero((alpha > 0).any(axis=1))[0]
+    kinds = set()
+    for seed in range(20):
+        worn = other_clothes(colours, alpha, pattern, np.random.default_rng(seed))
+        away = (worn != colours).any(axis=2)
+        assert away.any()
+        assert not away[alpha == 0].any()
+        assert not away[: top + 10].any()
+        kinds.add(tuple(worn[115, 45] // 64))
+    assert len(kinds) > 5
 
 
 def test_nobody_has_an_empty_matte(data):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from secateur.errors import DataError
 from secateur.matting.backgrounds import random_background
+from secateur.matting.clothes import other_clothes
 from secateur.matting.foregrounds import foreground_of
 from secateur.matting.framing import random_frame
 from secateur.matting.layouts import Portrait
@@ -39,6 +40,7 @@ class Scene:
         nobody: share of the samples that are a background alone.
         far: share of the composites with people farther away, down to FARTHEST of their size.
         hidden: share of the samples with a face that is blurred out of recognition.
+        dressed: share of the samples with other clothes.
     """
 
     size: int = 512
@@ -48,6 +50,7 @@ class Scene:
     nobody: float = 0.015
     far: float = 0.35
     hidden: float = 0.08
+    dressed: float = 0.35
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -87,12 +90,13 @@ class Composites(Dataset[Sample]):
         if rng.random() < self.scene.nobody:
             back = random_grain(random_background(self.backgrounds, self.scene.size, rng), rng)
             return _sample(back, np.zeros(back.shape[:2], np.uint8), rng)
-        person = self._person(index)
+        person = self.person(index)
         if person.image is not None and rng.random() >= self.scene.composites:
             return _sample(*self._taken(person, rng), rng)
         return _sample(*self._composed(person, rng), rng)
 
-    def _person(self, index: int) -> Portrait:
+    def person(self, index: int) -> Portrait:
+        """Return who is in a sample, unless it shows nobody."""
         turn, place = divmod(index, len(self.people))
         order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.people))
         return self.people[order[place]]
@@ -102,7 +106,7 @@ class Composites(Dataset[Sample]):
         colours, alpha = read_pair(person)
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=False)
         colours, alpha = frame.of_picture(colours), frame.of_picture(alpha)
-        return random_grain(random_tone(self._faced(colours, alpha, rng), rng), rng), alpha
+        return random_grain(random_tone(self._changed(colours, alpha, rng), rng), rng), alpha
 
     def _composed(self, person: Portrait, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return a person before another background, with her matte; at times with somebody else behind her."""
@@ -123,10 +127,13 @@ class Composites(Dataset[Sample]):
         farther = np.exp(rng.uniform(np.log(FARTHEST), 0)) if rng.random() < self.scene.far else 1.0
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True, farther=farther)
         colours, alpha = frame.of_person(colours), frame.of_person(alpha)
-        colours = random_tone(self._faced(colours, alpha, rng), rng)
+        colours = random_tone(self._changed(colours, alpha, rng), rng)
         return matched(colours, alpha, back, rng.uniform(0, 0.6)), alpha
 
-    def _faced(self, colours: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _changed(self, colours: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a person, at times in other clothes, at times with a hidden face."""
+        if rng.random() < self.scene.dressed:
+            colours = other_clothes(colours, alpha, random_background(self.backgrounds, len(colours), rng), rng)
         return hidden_face(colours, alpha, rng) if rng.random() < self.scene.hidden else colours
 
 

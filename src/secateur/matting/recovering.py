@@ -43,7 +43,7 @@ class Matting:
         Raises:
             TrainingError: it does not.
         """
-        image = self.prepared(torch.zeros(1, 3, CHECKED, CHECKED))
+        image = normalized(torch.zeros(1, 3, CHECKED, CHECKED), self.mean, self.std)
         was = model.training
         try:
             matte = triple(model.eval()(image))[2]
@@ -63,7 +63,7 @@ class Matting:
 
     def losses(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of samples."""
-        image = self.prepared(batch["image"])
+        image = normalized(batch["image"], self.mean, self.std)
         layers = self.teacher.layers if self.teacher is not None else ()
         with watched(getattr(model, "module", model), layers) as features:
             outputs = triple(model(image))
@@ -92,15 +92,15 @@ class Matting:
     def matte(self, model: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """Return a network's matte (1, H, W) of an image (3, H, W) with values in [0, 1]."""
         device = next(model.parameters()).device
-        matte = triple(model(self.prepared(image[None].to(device))))[2]
+        matte = triple(model(normalized(image[None].to(device), self.mean, self.std)))[2]
         assert matte is not None
         return matte[0].float().to(image.device)
 
-    def prepared(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images (N, 3, H, W) in [0, 1] as the network takes them."""
-        mean, std = (images.new_tensor(list(values)).view(-1, 1, 1) for values in (self.mean, self.std))
-        prepared = (images - mean) / std
-        return prepared.contiguous(memory_format=torch.channels_last)
+
+def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Return images (N, 3, H, W) in [0, 1] as a network takes them: `(image - mean) / std`, channels last."""
+    centre, scale = (images.new_tensor(list(values)).view(-1, 1, 1) for values in (mean, std))
+    return ((images - centre) / scale).contiguous(memory_format=torch.channels_last)
 
 
 def triple(outputs: Any) -> Outputs:
