@@ -222,6 +222,22 @@ def test_dead_and_repeated_samples_do_no_harm():
     assert all(torch.isfinite(value).all() for value in better.state_dict().values())
 
 
+class TwiceNamed(Plain):
+    """Its second layer has another name, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.ModuleDict({"b": self.b})
+
+
+def test_a_weight_of_two_names_is_told_of_once():
+    samples = batches(2, 3, 9, 9)
+    _, plan = secateur.prune(seeded(TwiceNamed), samples[0], ratio=0.5, calibrate=samples)
+    told = plan.recipe["compensation"]
+    assert not told["left"]
+    assert list(told["layers"]) == ["b.weight"]
+
+
 class Computed(nn.Module):
     """The weight that reads is computed at every call, so nothing can be put into it."""
 

@@ -10,6 +10,7 @@ import click
 from secateur.artifact.inspection import Inspection, as_data, inspect
 from secateur.cli.console import show, show_json
 from secateur.cli.options import json_option
+from secateur.reporting.quality import compensation_line
 
 
 @click.command("inspect")
@@ -22,7 +23,7 @@ def command(file: str, as_json: bool) -> None:
         show_json(as_data(found))
         return
     for name, value in _lines(found):
-        show(f"{name:<11} {value}")
+        show(f"{name:<12} {value}")
 
 
 def _lines(found: Inspection) -> list[tuple[str, str]]:
@@ -39,7 +40,8 @@ def _lines(found: Inspection) -> list[tuple[str, str]]:
         ("elements", f"{found.full_elements:,} → {found.elements:,}"),
         ("plans", str(len(found.plans))),
     ]
-    lines += [(name, _told(value)) for name, value in found.plan.recipe.items() if value]
+    told = {"compensation": compensation_line}
+    lines += [(name, told.get(name, _told)(value)) for name, value in found.plan.recipe.items() if value]
     lines += [(name, _told(value)) for name, value in found.provenance.items() if value]
     lines += [("proof", _told(found.proof))] if found.proof else []
     return [(name, value) for name, value in lines if value]

@@ -230,10 +230,14 @@ class _Walk:
         return found
 
     def _explain_rest(self, uses: Mapping[Site, Use]) -> None:
-        """Say why nothing can be put into the other weights that lose inputs."""
+        """Say why nothing can be put into the other weights that lose inputs; what has two names is told by one."""
+        tensors = self.full.state_dict(keep_vars=True)
+        known = {id(tensors[name]) for name, _ in uses if name in tensors}
         for name, axes in self.plan.keep.items():
+            if id(tensors.get(name)) in known:
+                continue
             reading = [axis for axis in axes if axis != 0 and len(self.plan.fingerprint[name]) > 1]
-            if reading and not any((name, axis) in uses for axis in axes) and name not in self.left:
+            if reading and name not in self.left:
                 self.left[name] = f"{name} is not read as it is by a convolution or a product"
 
     # -- moments -----------------------------------------------------------------------------------------------------
