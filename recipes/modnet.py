@@ -32,6 +32,7 @@ from secateur.matting.splitting import Split, foregrounds_folder, kept_foregroun
 PORTRAITS, BACKGROUNDS = ("cc0_portraits", "pif_portraits"), ("backgrounds", "backgrounds2")
 PERSON = r"(\d+)$"  # comp_pub_03_017 shows the person of cc0_017
 HELD_OUT = 0.15
+ANNOTATED = "real_gt"  # pictures of others, to judge on alone
 BACKBONE = "pretrained/mobilenet_v2-b0353104.pth"
 SMALL = "0.24x"  # of the full network's MACs
 JUDGED = 768  # pixels of the composites to judge on, as large as the portraits are
@@ -126,13 +127,14 @@ def main() -> None:
     taught, small = (out / stage.name / "model.safetensors" for stage in (TAUGHT, SMALL_SEMANTIC))
     run("train", taught, *common, *SMALL_SEMANTIC.options(given.share), "--out", small.parent)
     made = out / "weights"
-    sets = [word for name in ("portraits", "composites") for word in ("--data", out / "held-out" / name)]
-    run("eval", full, small, *sets, "--figure", out / "worst.png")
     for name, model in (("modnet", full), ("modnet-small", small)):
         write_half(model, made / f"{name}.safetensors")
     for suffix in (".onnx", ".xml"):
         file = made / f"modnet-small-int8{suffix}"
         run("export", made / "modnet-small.safetensors", "-o", file, "--int8", "--calibrate", out / "calibration")
+    sets = [out / "held-out" / "portraits", out / "held-out" / "composites", inputs.folder / ANNOTATED]
+    words = [word for folder in sets if folder.is_dir() for word in ("--data", folder)]
+    run("eval", full, small, made / "modnet-small-int8.xml", *words, "--figure", out / "worst.png")
 
 
 def run(*words: object) -> None:

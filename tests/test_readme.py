@@ -48,6 +48,8 @@ def test_shell_blocks_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytest.importorskip("lightning_fabric")
         pytest.importorskip("pymatting")
         write_published(tmp_path / "modnet.ckpt")
+    if "portraits" in text:
+        pytest.importorskip("cv2")
         write_set(tmp_path / "portraits", [f"p{number}" for number in range(5)], size=(96, 64))
     monkeypatch.chdir(tmp_path)
     for line in text.splitlines():

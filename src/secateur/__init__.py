@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from secateur.artifact.inspection import inspect
     from secateur.artifact.reading import load
+    from secateur.artifact.shipped import pretrained
     from secateur.artifact.writing import save
     from secateur.calibration.calibrating import calibrate
     from secateur.errors import (
@@ -71,6 +72,7 @@ _HOMES = {
     "load": "artifact.reading",
     "mask": "surgery.masking",
     "plan": "planning.planning",
+    "pretrained": "artifact.shipped",
     "prune": "pipeline",
     "prune_steps": "pipeline",
     "save": "artifact.writing",
@@ -105,6 +107,7 @@ __all__ = [
     "load",
     "mask",
     "plan",
+    "pretrained",
     "prune",
     "prune_steps",
     "save",

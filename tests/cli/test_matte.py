@@ -223,8 +223,27 @@ def test_an_exported_file_is_a_model(matte, secateur):
 
 
 def test_random_weights_are_told(matte, caplog):
-    assert matte("a.jpg", "out.png", "--model", "modnet").code == 0
+    assert matte("a.jpg", "out.png", "--model", "modnet", "--weights", "random").code == 0
     assert "weights of modnet are random" in caplog.text
+
+
+def test_without_a_model_the_one_that_comes_trained_is_taken(secateur):
+    astronaut = pytest.importorskip("skimage.data").astronaut()
+    Image.fromarray(astronaut).save("astronaut.png")
+    found = secateur("matte", "astronaut.png", "mask.png", "--only-mask")
+    assert found.code == 0
+    mask = pixels_of("mask.png")
+    assert mask[100:200, 180:260].mean() > 0.9 * 255
+    assert mask[:60, 120:150].mean() < 0.05 * 255
+
+
+def test_int8_is_that_of_the_trained_network(secateur):
+    pytest.importorskip("openvino")
+    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save("astronaut.png")
+    for name, more in (("fine", []), ("coarse", ["--int8"])):
+        assert secateur("matte", "astronaut.png", f"{name}.png", "--only-mask", *more).code == 0
+    fine, coarse = (pixels_of(f"{name}.png") / 255 for name in ("fine", "coarse"))
+    assert 0 < abs(fine - coarse).mean() < 0.01
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 
-import secateur as library
-
 
 @pytest.fixture
 def pictures(secateur, tmp_path):

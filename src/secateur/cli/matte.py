@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from secateur.artifact.atomic import check_writable, ensure_folder
+from secateur.artifact.shipped import shipped_int8, trained_networks
 from secateur.cli.console import Progress, progress_bar, show_json
 from secateur.cli.options import (
     device_option,
@@ -23,7 +24,7 @@ from secateur.cli.options import (
     weights_option,
 )
 from secateur.cli.pictures import preprocessing_of
-from secateur.cli.subject import find_subject
+from secateur.cli.subject import RANDOM, find_subject
 from secateur.errors import DataError, SecateurError
 from secateur.matting.finishing import Background, Finish, Kind, backdrop, blurred, plain
 from secateur.matting.folders import pictures_under, results_of
@@ -37,11 +38,11 @@ from secateur.matting.video.reading import SUFFIXES as VIDEOS
 from secateur.matting.video.reading import VideoReader
 from secateur.runtimes.deployment import RUNTIMES as RUNTIMES_OF_FILES
 from secateur.runtimes.network import FILES, Network
-from secateur.runtimes.packages import require
+from secateur.runtimes.packages import is_installed, require
 from secateur.runtimes.registry import RUNTIMES, check_able
 from secateur.runtimes.session import Options
 
-DEFAULT_MODEL = "modnet"
+DEFAULT_MODEL = "modnet-small"
 STREAM = "-"  # standard input, standard output
 _EXAMPLE = (1, 3, 128, 128)  # sizes stay free, and a model runs on its example when it is opened
 
@@ -101,6 +102,7 @@ def _background(_: click.Context, __: click.Parameter, value: str | None) -> Bac
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Pictures at once.")
 @click.option("--on", "runtime", metavar="RUNTIME", help=f"Where the model runs: {', '.join(RUNTIMES)}.")
 @precision_option
+@click.option("--int8", "precision", flag_value="int8", help="The same as --precision int8.")
 @device_option
 @threads_option
 @json_option
@@ -135,6 +137,8 @@ def command(  # noqa: PLR0913
         raise click.UsageError("--only-mask and --trimap show no colours, so --background and --foreground do nothing.")
     if as_json and output == STREAM:
         raise click.UsageError("--json and the picture would both go to standard output. Name a file for one of them.")
+    if precision == "int8" and weights is None and model in trained_networks():
+        model = _int8_file(model, runtime)
     options = Options(_precision(precision, model), device or "cpu", threads or 0)
     runtime = runtime or RUNTIMES_OF_FILES.get(Path(model).suffix, "torch")
     check_able(runtime, options)
@@ -159,6 +163,14 @@ def command(  # noqa: PLR0913
         raise SecateurError(f"{len(failed)} of {len(results)} pictures failed, see above; the rest is done.")
 
 
+def _int8_file(model: str, runtime: str | None) -> str:
+    """Return the INT8 file that comes with a trained network, of a runtime's format or of one that is installed."""
+    suffixes = [suffix for suffix, of_suffix in RUNTIMES_OF_FILES.items() if runtime in (None, of_suffix)]
+    files = [file for suffix in suffixes if (file := shipped_int8(model, suffix)) is not None]
+    able = [file for file in files if is_installed(RUNTIMES_OF_FILES[file.suffix])]
+    return str((able or files or [model])[0])
+
+
 def _precision(precision: str | None, model: str) -> Any:
     if precision != "int8":
         return precision or "fp32"
@@ -175,7 +187,7 @@ def network_of(model: str, weights: str | None, full: str | None) -> tuple[Netwo
     if Path(model).suffix in FILES:
         return Network.of_file(Path(model).name, model), MEAN, STD
     subject = find_subject(model, [_EXAMPLE], weights, full=full)
-    if subject.weights == "random":
+    if subject.weights == RANDOM:
         _log.warning("The weights of %s are random, and so are its mattes. Give some with --weights.", model)
     told = preprocessing_of(model, subject) or {}
     network = Network.of_model(model, subject.model, subject.example)

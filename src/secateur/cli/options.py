@@ -69,7 +69,9 @@ input_option = click.option(
     callback=read_shapes,
     help="Input shape, e.g. 1x3x512x512; once for each input.",
 )
-weights_option = click.option("--weights", metavar="FILE", help="Checkpoint to load; random weights if left out.")
+weights_option = click.option(
+    "--weights", metavar="FILE", help="Checkpoint to load, or random; what the model comes with if left out."
+)
 full_option = click.option(
     "--model", "full", metavar="PKG:FN", help="The full-size model of a saved file that is not of the zoo."
 )

@@ -14,7 +14,7 @@ from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import place_options, read_budget, read_shares, subject_options
 from secateur.cli.pictures import batches_of, preprocessing_of
-from secateur.cli.subject import Subject, find_subject, part_of
+from secateur.cli.subject import RANDOM, Subject, find_subject, part_of
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
@@ -137,7 +137,7 @@ def command(  # noqa: PLR0913
     preprocessing = preprocessing_of(model, subject)
     if part is not None:
         subject = part_of(subject, part)
-    if subject.weights == "random":
+    if subject.weights == RANDOM:
         progress.say(f"  The weights are random (seed {seed}); pass trained ones with --weights.")
     if options["calibrate"] is not None:
         with progress.step(f"reading {options['calibrate']}"):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from secateur.artifact.reading import Contents, cut_by_all, full_size, read, restore
+from secateur.artifact.shipped import shipped, trained_networks
 from secateur.errors import ArtifactError, nearest
 from secateur.graph.calls import zeros_for
 from secateur.measurement.branches import top_level_branches
@@ -20,6 +21,8 @@ from secateur.models.checkpoints import load_checkpoint
 from secateur.models.registry import ZOO, entry_of
 from secateur.models.selection import select
 from secateur.planning.plans import Plan
+
+RANDOM, BUILT_IN = "random", "built-in"  # weights of no file
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Subject:
     model: nn.Module
     example: Any
     branches: Mapping[str, Sequence[str]]
-    weights: str  # "random", a file's name, or "as built" for the user's own model
+    weights: str  # "random", "built-in", a file's name, or "as built" for the user's own model
     earlier: tuple[Plan, ...] = ()  # the plans that made it smaller already
 
     @property
@@ -58,6 +61,8 @@ def find_subject(
 ) -> Subject:
     """Build the model that the user named, a saved file's from the full-size model `full` if it is not of the zoo.
 
+    A built-in model has the weights that come with it, if any do, unless others are named, or "random".
+
     Raises:
         click.UsageError: no such model, or no input shape is known for it.
         ArtifactError: a file or the user's own code does not give a model.
@@ -67,14 +72,19 @@ def find_subject(
         return _saved(name, shapes, weights, full)
     if full is not None:
         raise click.UsageError(f"--model is for saved files, and {name} names a model itself. Leave --model out.")
+    if name in trained_networks() and name not in ZOO:
+        subject = _saved(str(shipped(name)), shapes, weights, None)
+        return replace(subject, name=name, weights=weights or BUILT_IN)
     if ":" not in name and name not in ZOO:
         return _misspelt(name)
     selected = select(name)
     example = example_of(shapes, selected.entry.example_shape if selected.entry else None)
-    origin = "random" if selected.entry else "as built"
-    if weights is not None:
+    if weights is None and name in trained_networks():
+        load_checkpoint(selected.model, shipped(name))
+        return Subject(name, selected.model, example, branches_of(selected.model), BUILT_IN)
+    if weights not in (None, RANDOM):
         load_checkpoint(selected.model, weights)
-        origin = weights
+    origin = weights or (RANDOM if selected.entry else "as built")
     return Subject(name, selected.model, example, branches_of(selected.model), origin)
 
 
@@ -97,7 +107,9 @@ def part_of(subject: Subject, name: str) -> Subject:
 
 def is_file(name: str) -> bool:
     """Tell whether a MODEL is meant as a saved file."""
-    return name.endswith(".safetensors") or (":" not in name and name not in ZOO and Path(name).is_file())
+    if name.endswith(".safetensors"):
+        return True
+    return ":" not in name and name not in (*ZOO, *trained_networks()) and Path(name).is_file()
 
 
 def full_size_model(contents: Contents, full: str | None, weights: str | None) -> nn.Module:
@@ -139,7 +151,10 @@ def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, fu
         model = restore(contents, whole)
     else:
         model = cut_by_all(contents, contents.plans, whole)
-        load_checkpoint(model, weights)
+        if weights != RANDOM:
+            load_checkpoint(model, weights)
+    if any(one.dtype in (torch.float16, torch.bfloat16) for one in model.parameters()):
+        model.float()  # stored in half the bytes; inputs are float32, and so is the arithmetic
     example = example_of(shapes, None) if shapes else calls_of_plan(contents.plan)
     return Subject(name, model, example, branches_of(model), weights or name, contents.plans)
 
