@@ -19,7 +19,7 @@ from secateur.cli.console import Progress, show, show_json
 from secateur.cli.interruption import stop_if_asked
 from secateur.cli.options import full_option, json_option, quiet_option, read_budget, seed_option, weights_option
 from secateur.cli.pictures import batches_of, preprocessing_of
-from secateur.cli.subject import RANDOM, Subject, find_subject
+from secateur.cli.subject import RANDOM, Subject, find_subject, is_file
 from secateur.graph.tracing import trace
 from secateur.matting.compositing import Composites, Scene
 from secateur.matting.locating import Locating, Locator
@@ -117,7 +117,7 @@ def command(  # noqa: PLR0913
     _check({**options, "teacher": teacher})
     progress, folder = Progress(quiet), Path(out)
     with progress.step(f"building {model}"):
-        untrained = RANDOM if backbone is not None else None
+        untrained = RANDOM if backbone is not None and not is_file(model) else None
         subject = find_subject(model, (), weights or untrained, seed, full)
         if backbone is not None:
             load_backbone(subject.model, backbone)
