@@ -158,9 +158,7 @@ def write_half(source: Path, target: Path) -> None:
 
 def write_held_out(split: Split, folder: Path) -> None:
     """Write the people who are held out in their own pictures, and before backgrounds that are held out, too."""
-    scene = Scene(
-        JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0, company=0.0, nobody=0.0, far=0.0, hidden=0.0, dressed=0.0
-    )
+    scene = Scene.plain(JUDGED, (0.95 * JUDGED, 1.1 * JUDGED), composites=1.0)
     composites = Composites(split.held_out, split.unseen, scene, seed=0, kept=foregrounds_folder())
     for name in ("portraits", "composites"):
         for part in ("image", "alpha"):

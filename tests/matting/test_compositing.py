@@ -8,6 +8,7 @@ from secateur.errors import DataError
 from secateur.matting.clothes import other_clothes
 from secateur.matting.compositing import Composites, Scene, is_held_out, kept_foreground, of_person
 from secateur.matting.framing import random_frame
+from secateur.matting.hair import fuller_hair
 from secateur.matting.layouts import find_portraits
 from secateur.matting.pictures import read_pair
 from secateur.matting.splitting import split_portraits
@@ -147,6 +148,35 @@ def test_other_clothes_are_worn_below_the_face_by_the_person_alone(data):
         assert not away[: top + 10].any()
         kinds.add(tuple(worn[115, 45] // 64))
     assert len(kinds) > 5
+
+
+def test_more_hair_grows_around_the_head_and_is_in_the_matte():
+    colours, alpha = standing(top=60)
+    for behind in (True, False):
+        for seed in range(8):
+            drawn, matte = fuller_hair(colours, alpha, behind, np.random.default_rng(seed))
+            grown = matte.astype(int) - alpha
+            assert grown.min() >= 0
+            assert grown.max() == 255
+            assert np.flatnonzero(grown.any(axis=1)).mean() < 150
+            assert (drawn == colours)[alpha == 255].all()
+            assert drawn[grown == 255].max() < 120  # of the colour of what is on the head, though the wall is white
+
+
+def test_who_is_cut_off_at_the_top_keeps_the_hair():
+    colours, alpha = standing(top=0)
+    drawn, matte = fuller_hair(colours, alpha, True, np.random.default_rng(0))
+    assert drawn is colours
+    assert matte is alpha
+
+
+def standing(top):
+    """Return a dark head on dark shoulders before a white wall, (240, 200, 3), and the matte."""
+    down, across = np.mgrid[:240, :200]
+    head = np.hypot((across - 100) / 30, (down - top - 36) / 36) <= 1
+    shoulders = (down >= top + 100) & (np.abs(across - 100) < 80) | (down >= top + 60) & (np.abs(across - 100) < 15)
+    alpha = np.where(head | shoulders, 255, 0).astype(np.uint8)
+    return np.where(alpha[..., None] > 0, (40, 30, 20), 255).astype(np.uint8), alpha
 
 
 def test_nobody_has_an_empty_matte(data):

@@ -17,6 +17,7 @@ from secateur.matting.backgrounds import random_background
 from secateur.matting.clothes import other_clothes
 from secateur.matting.foregrounds import foreground_of
 from secateur.matting.framing import random_frame
+from secateur.matting.hair import fuller_hair
 from secateur.matting.layouts import Portrait
 from secateur.matting.pictures import read_alpha, read_pair, read_rgb, save_picture
 from secateur.matting.tones import hidden_face, matched, random_grain, random_tone
@@ -41,6 +42,7 @@ class Scene:
         far: share of the composites with people farther away, down to FARTHEST of their size.
         hidden: share of the samples with a face that is blurred out of recognition.
         dressed: share of the samples with other clothes.
+        haired: share of the samples with more hair.
     """
 
     size: int = 512
@@ -51,6 +53,12 @@ class Scene:
     far: float = 0.35
     hidden: float = 0.08
     dressed: float = 0.35
+    haired: float = 0.12
+
+    @classmethod
+    def plain(cls, size: int, short: tuple[float, float], composites: float) -> Scene:
+        """Return one of people near by, one in each sample, who stay as they are: to judge on."""
+        return cls(size, short, composites, company=0, nobody=0, far=0, hidden=0, dressed=0, haired=0)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -106,7 +114,8 @@ class Composites(Dataset[Sample]):
         colours, alpha = read_pair(person)
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=False)
         colours, alpha = frame.of_picture(colours), frame.of_picture(alpha)
-        return random_grain(random_tone(self._changed(colours, alpha, rng), rng), rng), alpha
+        colours, alpha = self._changed(colours, alpha, True, rng)
+        return random_grain(random_tone(colours, rng), rng), alpha
 
     def _composed(self, person: Portrait, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return a person before another background, with her matte; at times with somebody else behind her."""
@@ -127,14 +136,18 @@ class Composites(Dataset[Sample]):
         farther = np.exp(rng.uniform(np.log(FARTHEST), 0)) if rng.random() < self.scene.far else 1.0
         frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True, farther=farther)
         colours, alpha = frame.of_person(colours), frame.of_person(alpha)
-        colours = random_tone(self._changed(colours, alpha, rng), rng)
-        return matched(colours, alpha, back, rng.uniform(0, 0.6)), alpha
+        colours, alpha = self._changed(colours, alpha, False, rng)
+        return matched(random_tone(colours, rng), alpha, back, rng.uniform(0, 0.6)), alpha
 
-    def _changed(self, colours: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a person, at times in other clothes, at times with a hidden face."""
+    def _changed(
+        self, colours: np.ndarray, alpha: np.ndarray, behind: bool, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a person, at times in other clothes, with more hair, or with a hidden face."""
         if rng.random() < self.scene.dressed:
             colours = other_clothes(colours, alpha, random_background(self.backgrounds, len(colours), rng), rng)
-        return hidden_face(colours, alpha, rng) if rng.random() < self.scene.hidden else colours
+        if self.scene.haired and rng.random() < self.scene.haired:
+            colours, alpha = fuller_hair(colours, alpha, behind, rng)
+        return (hidden_face(colours, alpha, rng) if rng.random() < self.scene.hidden else colours), alpha
 
 
 def kept_foreground(person: Portrait, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,7 @@ class Split:
         parts = {"portraits": (0.0, 1), "composites": (1.0, ROUNDS)}
         found = {}
         for name, (composites, rounds) in parts.items():
-            scene = Scene(
-                size, (0.95 * size, 1.1 * size), composites, company=0.0, nobody=0.0, far=0.0, hidden=0.0, dressed=0.0
-            )
+            scene = Scene.plain(size, (0.95 * size, 1.1 * size), composites)
             samples = Composites(self.held_out, self.unseen, scene, seed, foregrounds_folder())
             found[name] = FirstOf(samples, rounds * len(self.held_out))
         return found
