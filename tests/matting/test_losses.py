@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from secateur.errors import TrainingError
-from secateur.matting.losses import coarse, matting_losses, teaching_losses
+from secateur.matting.losses import coarse, matting_losses, semantic_entropy, teaching_losses
 from secateur.matting.recovering import Matting, triple
 from secateur.models import MODNet
 
@@ -16,6 +16,17 @@ def test_the_truth_costs_nothing():
     outputs = (coarse(matte, (4, 4)), matte, matte)
     losses = matting_losses(outputs, torch.ones(1, 3, 64, 64), matte, trimap)
     assert {name: float(loss) for name, loss in losses.items()} == {"semantic": 0, "detail": 0, "matte": 0}
+
+
+def test_cross_entropy_pulls_at_what_is_surely_wrong_and_the_square_does_not():
+    matte = torch.ones(1, 1, 64, 64)
+    slopes = {}
+    for name, loss in {"entropy": semantic_entropy, "square": lambda one, _: (one - 1).square().mean()}.items():
+        logit = torch.full((1, 1, 4, 4), -6.0, requires_grad=True)
+        loss(logit.sigmoid(), matte).backward()
+        slopes[name] = float(logit.grad.abs().sum())
+    assert slopes["entropy"] == pytest.approx(1, abs=0.01)
+    assert slopes["square"] < 0.01
 
 
 def test_losses_are_weighed_as_published():

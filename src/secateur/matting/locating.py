@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from secateur.errors import TrainingError
 from secateur.matting.compositing import Sample
-from secateur.matting.losses import coarse
+from secateur.matting.losses import coarse, semantic_entropy
 from secateur.matting.recovering import normalized
 
 
@@ -45,9 +44,7 @@ class Locator(nn.Module):
 class Locating:
     """What a `Locator` is trained to do (`secateur.training.fitting.Task`).
 
-    The loss is the cross entropy to the matte, blurred and reduced as published (Ke et al., arXiv 2011.11961, eq. 2).
-    The squared error of that equation hardly moves a network that is sure and wrong, as before a person that it does
-    not see at all; this does.
+    The loss is `semantic_entropy`.
 
     Attributes:
         mean, std: an image with values in [0, 1] becomes an input by `(image - mean) / std`.
@@ -60,10 +57,8 @@ class Locating:
 
     def losses(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the loss of a batch of samples."""
-        found = model(normalized(batch["image"], self.mean, self.std)).float()
-        truth = coarse(batch["matte"], found.shape[-2:])
-        with torch.autocast(found.device.type, enabled=False):
-            return {"semantic": functional.binary_cross_entropy(found, truth.float())}
+        found = model(normalized(batch["image"], self.mean, self.std))
+        return {"semantic": semantic_entropy(found, batch["matte"])}
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from secateur.errors import TrainingError
 from secateur.matting.compositing import Sample
-from secateur.matting.losses import Outputs, matting_losses, teaching_losses
+from secateur.matting.losses import Outputs, matting_losses, semantic_entropy, teaching_losses
 from secateur.training.distilling import Teacher, feature_loss, watched
 
 CHECKED = 64  # pixels of the sides of the picture that a network is tried on
@@ -27,6 +27,7 @@ class Matting:
         mean, std: an image with values in [0, 1] becomes an input by `(image - mean) / std`.
         teacher: the unpruned network, to learn from as well.
         taught: how much the teacher's word weighs beside the truth's.
+        entropy: whether the semantic map's loss is `semantic_entropy`, not the published one.
         validation: samples of people that are not trained on; all of them are looked at.
     """
 
@@ -34,6 +35,7 @@ class Matting:
     std: Sequence[float]
     teacher: Teacher | None = None
     taught: float = 1.0
+    entropy: bool = False
     validation: Mapping[str, Dataset[Sample]] = field(default_factory=dict)
 
     @torch.no_grad()
@@ -68,6 +70,8 @@ class Matting:
         with watched(getattr(model, "module", model), layers) as features:
             outputs = triple(model(image))
         losses = matting_losses(outputs, image, batch["matte"], batch["trimap"])
+        if self.entropy and outputs[0] is not None:
+            losses["semantic"] = semantic_entropy(outputs[0], batch["matte"])
         if self.teacher is not None:
             told, theirs = self.teacher(image)
             taught = teaching_losses(outputs, triple(told), batch["trimap"])
