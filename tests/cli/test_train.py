@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 
 import pytest
+import torch
 
 import secateur
-from secateur.models import MODNet
+from secateur.models import MobileNetV2, MODNet
 from tests.matting.data_sets import write_set
 
 SETTINGS = ["--size", "64", "--batch", "2", "--epochs", "1", "--precision", "fp32", "--workers", "0"]
@@ -62,6 +63,28 @@ def test_only_the_semantic_branch_is_trained(data):
     assert changed == {"backbone", "lr_branch"}
     assert "semantic_mad" in rows(data.folder / "found" / "validation.csv")[0]
     assert set(rows(data.folder / "found" / "steps.csv")[0]) == {"step", "rate", "total", "semantic"}
+
+
+def test_the_semantic_loss_may_be_cross_entropy(data):
+    for words, out in (([], "squared"), (["--cross-entropy"], "entropy")):
+        assert data("train", "modnet", "--data", "set", "--out", out, *words, *SETTINGS).code == 0
+    squared, entropy = (rows(data.folder / out / "steps.csv")[0] for out in ("squared", "entropy"))
+    assert squared["detail"] == entropy["detail"]
+    assert squared["semantic"] != entropy["semantic"]
+
+
+def test_a_saved_file_keeps_what_another_backbone_does_not_bring(data):
+    torch.manual_seed(3)
+    torch.save(MobileNetV2().state_dict(), data.folder / "backbone.pth")
+    assert data("train", "modnet", "--data", "set", "--out", "mine", *SETTINGS).code == 0
+    line = ["train", "mine/model.safetensors", "--data", "set", "--backbone", "backbone.pth", "--out", "found"]
+    found = data(*line, *SETTINGS, "--rate", "1e-12")
+    assert found.code == 0, found.err
+    mine, made = (secateur.load(data.folder / name / "model.safetensors", into=MODNet()) for name in ("mine", "found"))
+    assert torch.allclose(made.f_branch.conv_f[1].layers[0].weight, mine.f_branch.conv_f[1].layers[0].weight)
+    last = torch.load(data.folder / "backbone.pth", weights_only=True)["features.18.0.weight"]
+    assert torch.allclose(made.backbone.model.features[18][0].weight, last)
+    assert not torch.allclose(mine.backbone.model.features[18][0].weight, last)
 
 
 def test_it_goes_on_with_the_same_settings_alone(data):

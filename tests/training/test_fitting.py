@@ -16,6 +16,7 @@ from secateur.errors import ArtifactError, TrainingError
 from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
+from secateur.training.speed import seconds_a_batch
 
 SCRIPT = """
 import sys, time
@@ -72,6 +73,14 @@ class Slope:
         points = torch.linspace(-1, 1, 32).view(16, 2)
         with torch.no_grad():
             return {"error": float((model(points) - points[:, :1] * 2 + points[:, 1:] * 0.5).square().mean())}
+
+
+class Slow(Lines):
+    """The same, each a fiftieth of a second in the making."""
+
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return super().__getitem__(index)
 
 
 def network():
@@ -244,3 +253,9 @@ def test_a_student_is_compared_with_the_channels_that_it_kept():
     assert feature_loss(features, wanted).item() < 1e-12  # nothing before this layer was cut
     with pytest.raises(TrainingError, match="no layer 'O'"):
         Teacher(full, plan, ["O"])
+
+
+@pytest.mark.parametrize(("workers", "least"), [(0, 0.16), (1, 0.16), (4, 0.04)])
+def test_samples_that_take_long_to_make_are_counted_in(workers, least):
+    taken = seconds_a_batch(network(), Slow(), Slope(), Recipe(steps=1, batch=8, workers=workers))
+    assert taken >= least

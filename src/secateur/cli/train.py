@@ -36,7 +36,7 @@ from secateur.training.distilling import Teacher
 from secateur.training.fitting import Progress as Stand
 from secateur.training.fitting import Task, fit
 from secateur.training.recipe import Recipe
-from secateur.training.speed import faster_precision, seconds_a_step
+from secateur.training.speed import faster_precision, seconds_a_batch
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these data
@@ -77,7 +77,8 @@ def _pattern(_: click.Context, __: click.Parameter, value: str) -> str:
     "--person", default="(.*)", metavar="REGEX", callback=_pattern, help="What in a file's name says who it is."
 )
 @click.option("--patience", type=click.IntRange(0), default=0, help="Validations without a better one before the end.")
-@click.option("--only-semantic", is_flag=True, help="Train what finds people alone: a fifth of the time a step.")
+@click.option("--cross-entropy", is_flag=True, help="The semantic loss; left out: squared error, as published.")
+@click.option("--only-semantic", is_flag=True, help="Train what finds people alone, in less time a step.")
 @click.option("--freeze-norms", is_flag=True, help="Batch norms keep their statistics.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make samples.")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="That train, side by side.")
@@ -170,7 +171,8 @@ class _Course:
         """The losses without a teacher, and the people to validate on."""
         entry = entry_of(self.subject.model)
         prepared = (entry.mean, entry.std) if entry is not None else ((0.5,) * 3, (0.5,) * 3)
-        return Matting(*prepared, validation=self.split.validation(self.options["size"], self.seed))
+        validation = self.split.validation(self.options["size"], self.seed)
+        return Matting(*prepared, entropy=self.options["cross_entropy"], validation=validation)
 
     def as_it_is(self, teacher: nn.Module | None, folder: Path) -> tuple[nn.Module, Sequence[Plan]]:
         """Train the subject, and return it with the plans that it was made by before."""
@@ -238,7 +240,7 @@ class _Course:
         elif "steps" in known:
             return replace(base, steps=known["steps"])
         else:
-            steps = self.options["minutes"] * 60 / seconds_a_step(model, samples, task, base)
+            steps = self.options["minutes"] * 60 / seconds_a_batch(model, samples, task, base)
         return replace(base, steps=max(1, round(steps / self.options["steps"])))
 
 

@@ -24,6 +24,16 @@ def faster_precision(model: nn.Module, samples: Any, task: Task, recipe: Recipe)
     return min(kinds, key=lambda kind: seconds_a_step(model, samples, task, replace(recipe, precision=kind)))
 
 
+def seconds_a_batch(model: nn.Module, samples: Any, task: Task, recipe: Recipe) -> float:
+    """Return what a step takes with the samples for it, which `recipe.workers` make meanwhile if they have cores."""
+    step = seconds_a_step(model, samples, task, recipe)
+    start = time.perf_counter()
+    for number in range(TRIED):
+        samples[number]
+    made = (time.perf_counter() - start) / TRIED * recipe.batch / max(1, recipe.workers)
+    return max(step, made) if torch.cuda.is_available() and recipe.workers else step + made
+
+
 def seconds_a_step(model: nn.Module, samples: Any, task: Task, recipe: Recipe) -> float:
     """Return what a step takes, samples apart: the fastest of a few, on a copy of the model."""
     trial = copy.deepcopy(model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
