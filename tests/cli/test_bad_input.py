@@ -126,6 +126,10 @@ def test_a_misspelt_criterion_is_refused(refused):
     assert "Did you mean l1" in refused(2, *PRUNE, *HALF, "--criterion", "l11")
 
 
+def test_a_misspelt_model_offers_the_nearest_of_those_that_come_trained_as_well(refused):
+    assert "Did you mean modnet-small" in refused(2, "analyze", "modnet-smal")
+
+
 def test_a_misspelt_layer_is_refused(refused):
     assert "conv1" in refused(1, *PRUNE, *HALF, "--ignore", "convv1")
 

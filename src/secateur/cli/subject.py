@@ -76,7 +76,10 @@ def find_subject(
         subject = _saved(str(shipped(name)), shapes, weights, None)
         return replace(subject, name=name, weights=weights or BUILT_IN)
     if ":" not in name and name not in ZOO:
-        return _misspelt(name)
+        raise click.UsageError(
+            f"There is no model {name!r}.{nearest(name, (*ZOO, *trained_networks()))} "
+            "Name a model of the zoo, a saved file, or your own as package.module:callable."
+        )
     selected = select(name)
     example = example_of(shapes, selected.entry.example_shape if selected.entry else None)
     if weights is None and name in trained_networks():
@@ -157,14 +160,6 @@ def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, fu
         model.float()  # stored in half the bytes; inputs are float32, and so is the arithmetic
     example = example_of(shapes, None) if shapes else calls_of_plan(contents.plan)
     return Subject(name, model, example, branches_of(model), weights or name, contents.plans)
-
-
-def _misspelt(name: str) -> Subject:
-    try:
-        select(name)
-    except ArtifactError as error:
-        raise click.UsageError(str(error)) from None
-    raise AssertionError(name)
 
 
 def branches_of(model: nn.Module) -> Mapping[str, Sequence[str]]:
