@@ -48,6 +48,7 @@ def test_what_pictures_say_is_computed_on_the_gpu():
     assert errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_time_is_measured_on_the_gpu():
     torch.manual_seed(0)
     model, example = MobileNetV2().cuda().eval(), torch.randn(8, 3, 128, 128).cuda()

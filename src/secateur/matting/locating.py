@@ -1,4 +1,4 @@
-"""Train only the part of a matting network that tells where people are, in a fifth of the time that all of it takes."""
+"""Train only the part of a matting network that tells where people are, in less time than all of it takes."""
 
 from __future__ import annotations
 
