@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 import secateur  # noqa: E402
-from recipes.modnet import ANNOTATED, Inputs, Stage, run  # noqa: E402
+from recipes.modnet import ANNOTATED, TAUGHT, Inputs, Stage, run  # noqa: E402
 from recipes.modnet import FULL as FULL_STAGES  # noqa: E402
 from secateur.artifact.atomic import write_atomically  # noqa: E402
 from secateur.artifact.reading import Contents, read  # noqa: E402
@@ -62,7 +62,7 @@ MAD (mean absolute difference of the matte, 0 to 1; thousandths, lower is better
 (short side 512), on {people} people who were never trained on: in their own pictures (portraits), and {composites}
 times before backgrounds that were never trained on, either (composites); and on {real} pictures of other sets that were
 annotated by hand (real). In brackets, a multiple of the full network's, with its 95 % interval over the same pictures.
-The median beside it: means are made by few pictures. The trained ones saw {steps} batches of {batch} at 512 pixels;
+The median beside it: means are made by few pictures. The trained ones saw {steps} batches of {batch} at {size} pixels;
 `modnet-small` saw more.
 
 | network | MACs, G | parameters, M | portraits | median | composites | median | real | median |
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build/modnet")
     parser.add_argument("--epochs", type=int, default=5)
     given = parser.parse_args()
-    stage = Stage("compared", 512, (420, 660), given.epochs, 6e-4, 4)
+    stage = replace(TAUGHT, epochs=given.epochs)
     compared = Comparison(Inputs.at(given.data), given.out.resolve(), stage)
     compared.folder.mkdir(parents=True, exist_ok=True)
     folders = {name: compared.out / "held-out" / name for name in SETS[:2]}
@@ -163,6 +163,7 @@ def main() -> None:
         real=len(sets["real"]),
         steps=steps,
         batch=stage.batch,
+        size=stage.size,
         rows="\n".join(row(name, one, found[FULL]) for name, one in found.items()),
         won=won_back(found),
     )
