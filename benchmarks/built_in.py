@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 import secateur  # noqa: E402
-from recipes.modnet import ANNOTATED, TAUGHT, Inputs, Stage, run  # noqa: E402
+from recipes.modnet import ANNOTATED, ENTROPY, Inputs, Stage, run  # noqa: E402
 from recipes.modnet import FULL as FULL_STAGES  # noqa: E402
 from secateur.artifact.atomic import write_atomically  # noqa: E402
 from secateur.artifact.reading import Contents, read  # noqa: E402
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build/modnet")
     parser.add_argument("--epochs", type=int, default=5)
     given = parser.parse_args()
-    stage = replace(TAUGHT, epochs=given.epochs)
+    stage = Stage("compared", 384, (320, 540), given.epochs, 8e-4, 8, ENTROPY)
     compared = Comparison(Inputs.at(given.data), given.out.resolve(), stage)
     compared.folder.mkdir(parents=True, exist_ok=True)
     folders = {name: compared.out / "held-out" / name for name in SETS[:2]}

@@ -79,11 +79,8 @@ FULL = (
     Stage("semantic-512", 512, (420, 660), 85, 5e-4, 8, SEMANTIC),
     Stage("entropy-512", 512, (420, 660), 265, 8e-4, 32, ENTROPY),
 )
-TAUGHT = Stage("small-384", 384, (320, 540), 8, 8e-4, 8, ENTROPY)  # beside the full network
-SMALL = (
-    Stage("small-512", 512, (420, 660), 7, 5e-4, 4, ENTROPY),
-    Stage("small-semantic-512", 512, (420, 660), 20, 5e-4, 8, SEMANTIC),
-)
+TAUGHT = Stage("small-512", 512, (420, 660), 60, 6e-4, 4)  # beside the full network
+SMALL = (Stage("small-semantic-512", 512, (420, 660), 60, 5e-4, 8, SEMANTIC),)
 
 
 @dataclass(frozen=True)
