@@ -16,7 +16,7 @@ from secateur.errors import ArtifactError, TrainingError
 from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
-from secateur.training.speed import seconds_a_batch
+from secateur.training.speed import faster_precision, seconds_a_batch
 
 SCRIPT = """
 import sys, time
@@ -259,3 +259,23 @@ def test_a_student_is_compared_with_the_channels_that_it_kept():
 def test_samples_that_take_long_to_make_are_counted_in(workers, least):
     taken = seconds_a_batch(network(), Slow(), Slope(), Recipe(steps=1, batch=8, workers=workers))
     assert taken >= least
+
+
+class Emulated(Slope):
+    """Slow in bfloat16, as on a processor that has none."""
+
+    def __init__(self):
+        self.steps = {True: 0, False: 0}
+
+    def losses(self, model, batch):
+        narrow = torch.is_autocast_enabled("cpu")
+        self.steps[narrow] += 1
+        time.sleep(0.5 if narrow else 0.01)
+        return super().losses(model, batch)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the task is slow on the CPU alone")
+def test_a_precision_that_is_far_slower_is_given_up_after_a_step():
+    task = Emulated()
+    assert faster_precision(network(), Lines(), task, Recipe(steps=1, batch=2)) == "fp32"
+    assert task.steps == {True: 1, False: 3}
