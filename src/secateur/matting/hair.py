@@ -33,7 +33,8 @@ def fuller_hair(
     share = alpha.astype(np.float32) / 255
     added = (0.5 - reach / rng.uniform(0.02, 0.12)).clip(0, 1) * (1 - share)
     strands = np.exp(rng.uniform(0.1, 0.4) * (0.3 * fields[0] + 0.5 * fields[1] + fields[2]))[..., None]
-    crown = colours[top : top + max(3, round(0.25 * width))][share[top : top + max(3, round(0.25 * width))] > 0.9]
+    rows = slice(top, top + round(0.25 * width))
+    crown = colours[rows][share[rows] > 0.9]
     if not len(crown):
         return colours, alpha
     hair = (crown.mean(axis=0, dtype=np.float32) * np.float32(np.exp(rng.normal(-0.6, 0.4))) * strands).clip(0, 255)
