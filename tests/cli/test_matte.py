@@ -246,6 +246,18 @@ def test_int8_is_that_of_the_trained_network(secateur):
     assert 0 < abs(fine - coarse).mean() < 0.01
 
 
+def test_int8_is_computed_by_openvino_where_both_runtimes_are_there(secateur):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save("astronaut.png")
+    masks = {}
+    for name, more in (("unsaid", []), ("openvino", ["--on", "openvino"]), ("onnxruntime", ["--on", "onnxruntime"])):
+        assert secateur("matte", "astronaut.png", f"{name}.png", "--only-mask", "--int8", *more).code == 0
+        masks[name] = pixels_of(f"{name}.png")
+    assert (masks["unsaid"] == masks["openvino"]).all()
+    assert (masks["unsaid"] != masks["onnxruntime"]).any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [

@@ -135,6 +135,14 @@ def test_a_hidden_face_leaves_the_matte_and_the_background_as_they_are(data):
     assert changed == 8
 
 
+def test_a_grey_sample_has_the_matte_of_the_coloured_one(data):
+    for number in range(4):
+        coloured, grey = (composites(data, grey=share)[number] for share in (0.0, 1.0))
+        assert (coloured["image"][0] - coloured["image"][2]).abs().max() > 0.1
+        assert (grey["image"] - grey["image"][:1]).abs().max() == 0
+        assert torch.equal(coloured["matte"], grey["matte"])
+
+
 def test_other_clothes_are_worn_below_the_face_by_the_person_alone(data):
     colours, alpha = read_pair(find_portraits(data / "people")[0])
     pattern = np.full_like(colours, (20, 20, 200))

@@ -20,7 +20,7 @@ from secateur.matting.framing import random_frame
 from secateur.matting.hair import fuller_hair
 from secateur.matting.layouts import Portrait
 from secateur.matting.pictures import read_alpha, read_pair, read_rgb, save_picture
-from secateur.matting.tones import hidden_face, matched, random_grain, random_tone
+from secateur.matting.tones import hidden_face, matched, random_grain, random_tone, saturated
 from secateur.matting.trimaps import random_trimap
 
 Sample = dict[str, torch.Tensor]
@@ -43,6 +43,7 @@ class Scene:
         hidden: share of the samples with a face that is blurred out of recognition.
         dressed: share of the samples with other clothes.
         haired: share of the samples with more hair.
+        grey: share of the samples without colours, as black-and-white film has them.
     """
 
     size: int = 512
@@ -51,14 +52,15 @@ class Scene:
     company: float = 0.12
     nobody: float = 0.015
     far: float = 0.35
-    hidden: float = 0.08
+    hidden: float = 0.12
     dressed: float = 0.35
     haired: float = 0.12
+    grey: float = 0.08
 
     @classmethod
     def plain(cls, size: int, short: tuple[float, float], composites: float) -> Scene:
         """Return one of people near by, one in each sample, who stay as they are: to judge on."""
-        return cls(size, short, composites, company=0, nobody=0, far=0, hidden=0, dressed=0, haired=0)
+        return cls(size, short, composites, company=0, nobody=0, far=0, hidden=0, dressed=0, haired=0, grey=0)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -99,9 +101,11 @@ class Composites(Dataset[Sample]):
             back = random_grain(random_background(self.backgrounds, self.scene.size, rng), rng)
             return _sample(back, np.zeros(back.shape[:2], np.uint8), rng)
         person = self.person(index)
-        if person.image is not None and rng.random() >= self.scene.composites:
-            return _sample(*self._taken(person, rng), rng)
-        return _sample(*self._composed(person, rng), rng)
+        taken = person.image is not None and rng.random() >= self.scene.composites
+        colours, alpha = self._taken(person, rng) if taken else self._composed(person, rng)
+        if self.scene.grey and rng.random() < self.scene.grey:
+            colours = saturated(colours, 0)
+        return _sample(colours, alpha, rng)
 
     def person(self, index: int) -> Portrait:
         """Return who is in a sample, unless it shows nobody."""

@@ -15,8 +15,12 @@ def random_tone(colours: np.ndarray, rng: np.random.Generator, strength: float =
     table = (255 * (levels**gamma * gain)).clip(0, 255).astype(np.uint8)
     cv2 = require("cv2")
     toned = cv2.LUT(colours, table[None])
-    saturation = 0.0 if rng.random() < 0.03 * strength else np.exp(rng.normal(0, 0.15 * strength))
-    return cv2.transform(toned, saturation * np.eye(3) + (1 - saturation) / 3)
+    return saturated(toned, 0.0 if rng.random() < 0.03 * strength else np.exp(rng.normal(0, 0.15 * strength)))
+
+
+def saturated(colours: np.ndarray, saturation: float) -> np.ndarray:
+    """Return a picture (H, W, 3) of uint8 with colours so many times as strong: 0 is grey, 1 as it was."""
+    return require("cv2").transform(colours, saturation * np.eye(3) + (1 - saturation) / 3)
 
 
 def matched(colours: np.ndarray, alpha: np.ndarray, around: np.ndarray, strength: float) -> np.ndarray:

@@ -28,6 +28,7 @@ from secateur.errors import TrainingError
 from secateur.runtimes.packages import is_installed, require
 from secateur.training.checkpoints import FILE, State, load_checkpoint, save_checkpoint, values_of
 from secateur.training.journal import Journal
+from secateur.training.memory import freed_memory_kept
 from secateur.training.recipe import Recipe
 
 log = logging.getLogger("secateur")
@@ -64,6 +65,7 @@ class Progress:
     left: float
 
 
+@freed_memory_kept()
 def fit(  # noqa: PLR0913
     model: nn.Module,
     samples: Dataset[Any],

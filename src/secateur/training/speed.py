@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from secateur.training.fitting import Task
+from secateur.training.memory import freed_memory_kept
 from secateur.training.recipe import Precision, Recipe
 
 TRIED = 3  # steps; the first does not count
@@ -41,6 +42,7 @@ def seconds_a_batch(model: nn.Module, samples: Any, task: Task, recipe: Recipe) 
     return max(step, made) if torch.cuda.is_available() and recipe.workers else step + made
 
 
+@freed_memory_kept()
 def seconds_a_step(model: nn.Module, samples: Any, task: Task, recipe: Recipe, enough: float = math.inf) -> float:
     """Return what a step takes, samples apart: the fastest of a few, on a copy of the model.
 

@@ -1,0 +1,45 @@
+"""Memory on a CPU: what one step of training frees is kept for the next."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of parameters in glibc's malloc.h
+_NEVER, _LARGEST = -1, 2**31 - 1
+_USUAL_MMAP = 32 << 20  # bytes; where glibc's own adaptation ends in a process that frees large blocks
+_USUAL_TRIM = 2 * _USUAL_MMAP
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let large blocks that are freed be taken again, not handed back to the system and asked for anew.
+
+    A step of training frees all of its activations, and the next one asks for as many: as glibc does it, the system
+    clears millions of pages at each step, which takes longer than the arithmetic (benchmarks/train_step.py). It costs
+    memory: up to a half more. After it what is free is handed back. Without glibc nothing changes.
+    """
+    tune = _of_glibc("mallopt")
+    if tune is None:
+        yield
+        return
+    tune(_MMAP_THRESHOLD, _LARGEST)
+    tune(_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        tune(_MMAP_THRESHOLD, _USUAL_MMAP)
+        tune(_TRIM_THRESHOLD, _USUAL_TRIM)
+        trim = _of_glibc("malloc_trim")
+        if trim is not None:
+            trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., Any] | None:
+    try:
+        library = ctypes.CDLL(None)
+        return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None
+    except (OSError, TypeError, AttributeError):
+        return None
