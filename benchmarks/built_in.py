@@ -53,9 +53,8 @@ PAGE = """# The built-in matting networks
 
 Written by `python benchmarks/built_in.py`; do not edit. Judged on {machine}.
 
-`modnet` is MODNet with MobileNetV2; `modnet-small` was cut out of an earlier state of it by
-`secateur prune --macs 0.24x --calibrate`, compensated, and taught by that; the other small ones below are cut out of it
-as it is. What they were trained on, and how: [modnet.md](../src/secateur/weights/modnet.md),
+`modnet` is MODNet with MobileNetV2; `modnet-small` was cut out of it by `secateur prune --macs 0.24x --calibrate`,
+compensated, and taught by it. What they were trained on, and how: [modnet.md](../src/secateur/weights/modnet.md),
 [modnet-small.md](../src/secateur/weights/modnet-small.md).
 
 ## What each step wins back

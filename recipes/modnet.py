@@ -40,6 +40,8 @@ JUDGED = 768  # pixels of the composites to judge on, as large as the portraits 
 CALIBRATED = 48  # pictures
 STEP = 16  # channels that runtimes compute at once; fewer would take as long
 CUT_AT = "1x3x384x384"  # the size that tells what is lost with each group
+QUANTIZED_AT = "1x3x512x512"  # the size of the use, at which ranges are taken
+FLOAT = "f_branch.conv_f.0"  # reads the picture beside features, whose ranges 8 bits do not hold together
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Stage:
         rate: the highest.
         batch: samples a step.
         words: further options.
+        taught: whether the full network is its teacher.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Stage:
     rate: float
     batch: int
     words: tuple[str, ...] = ()
+    taught: bool = False
 
     def options(self, share: float) -> list[str]:
         """Return them for the command line; `share` shortens it."""
@@ -79,8 +83,11 @@ FULL = (
     Stage("semantic-512", 512, (420, 660), 85, 5e-4, 8, SEMANTIC),
     Stage("entropy-512", 512, (420, 660), 265, 8e-4, 32, ENTROPY),
 )
-TAUGHT = Stage("small-512", 512, (420, 660), 60, 6e-4, 4)  # beside the full network
-SMALL = (Stage("small-semantic-512", 512, (420, 660), 60, 5e-4, 8, SEMANTIC),)
+SMALL = (
+    Stage("small-384", 384, (320, 540), 30, 8e-4, 8, ENTROPY, taught=True),
+    Stage("small-semantic-512", 512, (420, 660), 100, 8e-4, 32, SEMANTIC),
+    Stage("small-512", 512, (420, 660), 40, 5e-4, 16, ENTROPY, taught=True),
+)
 
 
 @dataclass(frozen=True)
@@ -126,17 +133,18 @@ def main() -> None:
     if not cut.exists():
         words = ["--round-to", STEP, "--input", CUT_AT, "--calibrate", out / "calibration"]
         run("prune", full, "-o", cut, "--macs", MACS, *words)
-    run("train", cut, "--teacher", full, *common, *TAUGHT.options(given.share), "--out", out / TAUGHT.name)
-    small = out / TAUGHT.name / "model.safetensors"
+    small = cut
     for stage in SMALL:
-        run("train", small, *common, *stage.options(given.share), "--out", out / stage.name)
+        teacher = ["--teacher", full] if stage.taught else []
+        run("train", small, *teacher, *common, *stage.options(given.share), "--out", out / stage.name)
         small = out / stage.name / "model.safetensors"
     made = out / "weights"
     for name, model in (("modnet", full), ("modnet-small", small)):
         write_half(model, made / f"{name}.safetensors")
     for suffix in (".onnx", ".xml"):
         file = made / f"modnet-small-int8{suffix}"
-        run("export", made / "modnet-small.safetensors", "-o", file, "--int8", "--calibrate", out / "calibration")
+        words = ["--int8", "--calibrate", out / "calibration", "--input", QUANTIZED_AT, "--keep-float", FLOAT]
+        run("export", made / "modnet-small.safetensors", "-o", file, *words)
     sets = [out / "held-out" / "portraits", out / "held-out" / "composites", inputs.folder / ANNOTATED]
     words = [word for folder in sets if folder.is_dir() for word in ("--data", folder)]
     run("eval", full, small, made / "modnet-small-int8.xml", *words, "--figure", out / "worst.png")

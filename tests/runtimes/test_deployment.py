@@ -88,6 +88,16 @@ def test_int8_is_calibrated_and_its_gap_is_told(suffix, tmp_path):
     assert size(deployed.path) < 0.5 * size(export(model, tmp_path / f"full{suffix}", example).path)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_sums_of_8_bits_do_not_overflow_on_any_processor(suffix, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    model[0].weight.data.abs_().add_(0.1)  # nearly all of the range at once, as bright inputs have it
+    samples = [[np.random.default_rng(seed).uniform(0.7, 1, (1, 64, 12, 12)).astype(np.float32)] for seed in range(8)]
+    deployed = export(model, tmp_path / f"net{suffix}", torch.ones(1, 64, 12, 12), precision="int8", samples=samples)
+    assert deployed.gaps[-1].snr > 25
+
+
 def test_an_example_that_says_something_is_compared_too(tmp_path):
     model, example = ZOO["lenet"]
     flat, told = (export(model, tmp_path / "net.onnx", one).gaps for one in (example, torch.rand(example.shape)))
