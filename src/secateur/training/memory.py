@@ -18,8 +18,9 @@ def freed_memory_kept() -> Iterator[None]:
     """Let large blocks that are freed be taken again, not handed back to the system and asked for anew.
 
     A step of training frees all of its activations, and the next one asks for as many: as glibc does it, the system
-    clears millions of pages at each step, which takes longer than the arithmetic (benchmarks/train_step.py). It costs
-    memory: up to a half more. After it what is free is handed back. Without glibc nothing changes.
+    clears millions of pages at each step, which with large batches can take longer than the arithmetic
+    (benchmarks/train_step.py). It costs memory: up to a half more. After it what is free is handed back. Without glibc
+    nothing changes.
     """
     tune = _of_glibc("mallopt")
     if tune is None:
