@@ -218,6 +218,14 @@ def test_about_the_share_is_held_out_and_adding_people_moves_nobody():
     assert all(is_held_out(name, 0.3) for name in names if is_held_out(name, 0.2))
 
 
+def test_a_share_that_nobody_falls_into_is_told(data, caplog):
+    assert split_portraits([data / "people"], [], 1e-9, "(.*)").held_out == []
+    assert "Of 3 portraits none is held out" in caplog.text
+    caplog.clear()
+    split_portraits([data / "people"], [], 0.0, "(.*)")
+    assert not caplog.text
+
+
 def test_bad_data_are_named(data):
     with pytest.raises(DataError, match="multiple of 32"):
         Scene(size=100)

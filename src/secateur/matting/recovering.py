@@ -52,7 +52,7 @@ class Matting:
         except (RuntimeError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
             raise TrainingError(
-                f"{type(model).__name__} does not run on a picture: {why} Give a matting network."
+                f"{type(model).__name__} does not run on a picture: {why.rstrip('.')}. Give a matting network."
             ) from error
         finally:
             model.train(was)

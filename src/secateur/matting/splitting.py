@@ -14,7 +14,8 @@ from secateur.matting.compositing import Composites, Sample, Scene, is_held_out,
 from secateur.matting.layouts import Portrait, find_pictures, find_portraits
 from secateur.measurement.cache import folder as cache_folder
 
-_log = logging.getLogger("secateur.progress")
+_progress = logging.getLogger("secateur.progress")
+_log = logging.getLogger("secateur")
 ROUNDS = 2  # composites of each person that is held out
 
 
@@ -86,6 +87,13 @@ def split_portraits(
     people = [one for one, out in zip(portraits, apart, strict=True) if not out]
     if not people:
         raise DataError(f"All {len(portraits)} portraits are held out, and none is left. Hold out fewer (--held-out).")
+    if held_out and not any(apart):
+        _log.warning(
+            "Of %d portraits none is held out, so that nothing tells how good a network gets: names decide who is, and "
+            "none of these falls into a share of %g. Hold out more (--held-out).",
+            len(portraits),
+            held_out,
+        )
     return Split(
         people,
         [one for one, out in zip(portraits, apart, strict=True) if out],
@@ -100,7 +108,7 @@ def kept_foregrounds(split: Split) -> None:
     for number, person in enumerate(people, 1):
         kept_foreground(person, foregrounds_folder())
         if number % 50 == 0:
-            _log.info("%d of %d people", number, len(people))
+            _progress.info("%d of %d people", number, len(people))
 
 
 def foregrounds_folder() -> Path:
