@@ -62,7 +62,7 @@ def test_samples_have_the_shapes_and_ranges_that_networks_want(data):
 
 def test_a_composite_shows_the_person_where_its_matte_says_so(data):
     for number in range(12):
-        sample = composites(data, composites=1.0, company=0.0)[number]
+        sample = composites(data, composites=1.0, company=0.0, grey=0.0)[number]
         red, green, _ = sample["image"]
         inside = sample["matte"][0] > 0.99
         assert inside.any()
