@@ -278,4 +278,4 @@ class Emulated(Slope):
 def test_a_precision_that_is_far_slower_is_given_up_after_a_step():
     task = Emulated()
     assert faster_precision(network(), Lines(), task, Recipe(steps=1, batch=2)) == "fp32"
-    assert task.steps == {True: 1, False: 3}
+    assert task.steps == {True: 1, False: 4}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,25 +22,23 @@ def freed_memory_kept() -> Iterator[None]:
     (benchmarks/train_step.py). It costs memory: up to a half more. After it what is free is handed back. Without glibc
     nothing changes.
     """
-    tune = _of_glibc("mallopt")
-    if tune is None:
+    glibc = _glibc()
+    if glibc is None:
         yield
         return
-    tune(_MMAP_THRESHOLD, _LARGEST)
-    tune(_TRIM_THRESHOLD, _NEVER)
+    glibc.mallopt(_MMAP_THRESHOLD, _LARGEST)
+    glibc.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        tune(_MMAP_THRESHOLD, _USUAL_MMAP)
-        tune(_TRIM_THRESHOLD, _USUAL_TRIM)
-        trim = _of_glibc("malloc_trim")
-        if trim is not None:
-            trim(0)
+        glibc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        glibc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
+        glibc.malloc_trim(0)
 
 
-def _of_glibc(name: str) -> Callable[..., Any] | None:
+def _glibc() -> Any:
     try:
         library = ctypes.CDLL(None)
-        return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None
-    except (OSError, TypeError, AttributeError):
+    except (OSError, TypeError):
         return None
+    return library if hasattr(library, "gnu_get_libc_version") else None
