@@ -175,8 +175,9 @@ def test_outputs_are_narrowed_on_request_and_proved_again_from_the_file(secateur
 def test_a_time_is_a_budget_on_a_runtime(secateur, monkeypatch):
     monkeypatch.setenv("SECATEUR_CACHE", str(secateur.folder / "cache"))
     options = ["--latency", "0.6x", "--on", "torch", "--threads", "1", "--round-to", "8", "--input", "1x3x64x64"]
-    found = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options)
+    found = secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options, "--figure", "search.png")
     assert found.code == 0
+    assert (secateur.folder / "search.png").read_bytes().startswith(b"\x89PNG")
     assert "Measured on torch fp32, 1 threads: the model takes" in found.out
     assert "measured on torch: with " in found.err
     latency = library.inspect("small.safetensors").plan.recipe["latency"]

@@ -14,7 +14,8 @@ from secateur.cli.options import model_options, place_options
 from secateur.cli.subject import find_subject
 from secateur.measurement.staircase import DEPTH, Staircase, probe
 from secateur.reporting.figures import check_figure
-from secateur.reporting.latency import draw_staircase, number_of
+from secateur.reporting.latency import draw_staircase
+from secateur.reporting.numbers import number_of
 from secateur.runtimes.registry import check_able
 from secateur.runtimes.session import Options
 

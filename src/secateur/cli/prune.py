@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from secateur.planning.checks import RANKINGS
 from secateur.planning.criteria.scoring import check_criterion
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import check_figure, draw_widths
-from secateur.reporting.latency import latency_curve, latency_line
 from secateur.reporting.quality import compensation_line, quality_line
+from secateur.reporting.searching import draw_search, latency_curve, latency_line
 from secateur.reporting.tables import layer_table, narrow_layer_table, proof_line, total_line
 
 _BUDGETS = ("ratio", "macs", "params", "config", "latency", "quality")
@@ -110,7 +111,11 @@ class _Pruned:
     "--free-outputs", is_flag=True, help="What leaves the model may be narrower, too: a backbone on its way to a host."
 )
 @click.option("--part", metavar="NAME", help="Prune and save this part of MODEL alone, to graft it: backbone.model.")
-@click.option("--figure", metavar="FILE", help="Draw the channels before and after: FILE.svg or FILE.png.")
+@click.option(
+    "--figure",
+    metavar="FILE",
+    help="Draw the channels before and after, and what --latency tried: FILE.svg or FILE.png.",
+)
 @subject_options
 def command(  # noqa: PLR0913
     model: str,
@@ -147,7 +152,9 @@ def command(  # noqa: PLR0913
     pruned = _prune(subject, budget, seed, progress)
     if figure is not None:
         with progress.step(f"drawing {figure}"):
-            draw_widths(pruned.change, _title(subject, budget), figure, _backbone(pruned.model))
+            searched = pruned.plan.recipe.get("latency")
+            below = None if searched is None else partial(draw_search, found=searched)
+            draw_widths(pruned.change, _title(subject, budget), figure, _backbone(pruned.model), below)
     with progress.step(f"writing {output}"):
         provenance = {"model": subject.name, "weights": subject.weights, "seed": seed}
         save(output, pruned.model, pruned.plan, subject.earlier, preprocessing, provenance)

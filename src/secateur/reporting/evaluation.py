@@ -15,7 +15,7 @@ from rich.text import Text
 from secateur.matting.evaluating import Evaluation, Matter, compare, read_truth, worst
 from secateur.matting.metrics import BAND, METRICS, Score
 from secateur.measurement.statistics import Comparison, Estimate
-from secateur.reporting.latency import number_of
+from secateur.reporting.numbers import number_of
 from secateur.reporting.sheets import Tile, difference, draw_sheet, grey, small
 
 WORST = 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
@@ -55,10 +55,17 @@ def check_figure(path: str | Path) -> None:
     import_matplotlib()
 
 
-def draw_widths(change: ModelChange, title: str, path: str | Path, backbone: str = "") -> None:
+def draw_widths(
+    change: ModelChange,
+    title: str,
+    path: str | Path,
+    backbone: str = "",
+    below: Callable[[Axes], None] | None = None,
+) -> None:
     """Draw the channels of every layer before and after into one picture, SVG or PNG by the suffix of `path`.
 
     Up to three panels, as in the article; if `backbone` names a part of the model, three for it and one for the rest.
+    `below` draws one more under them.
 
     Raises:
         ArtifactError: the file cannot be written.
@@ -67,7 +74,7 @@ def draw_widths(change: ModelChange, title: str, path: str | Path, backbone: str
     check_figure(path)
     matplotlib = import_matplotlib()
     with matplotlib.rc_context(STYLE):
-        figure = _draw(split_panels(change.layers, backbone), _title(change, title))
+        figure = _draw(split_panels(change.layers, backbone), _title(change, title), below)
         save_figure(figure, path)
 
 
@@ -99,17 +106,19 @@ def split_panels(layers: Sequence[LayerChange], backbone: str = "") -> list[Pane
     return panels
 
 
-def _draw(panels: Sequence[Panel], title: tuple[str, str]) -> Figure:
+def _draw(panels: Sequence[Panel], title: tuple[str, str], below: Callable[[Axes], None] | None) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    widest = max(len(panel.layers) for panel in panels)
-    size = (max(7.5, min(13.0, 2.0 + 0.5 * widest)), 1.0 + 2.15 * len(panels))
+    widest, count = max(len(panel.layers) for panel in panels), len(panels) + (below is not None)
+    size = (max(7.5, min(13.0, 2.0 + 0.5 * widest)), 1.0 + 2.15 * count)
     rect = (0.005, 0.005, 0.99, 1 - 0.62 / size[1])  # room for the title above
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.06, rect=rect), facecolor="white")
-    rows = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axes, panel in zip(rows, panels, strict=True):
+    rows = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for axes, panel in zip(rows, panels, strict=False):
         _draw_panel(axes, panel, widest)
+    if below is not None:
+        below(rows[-1])
     figure.text(0.012, 1 - 0.10 / size[1], title[0], fontsize=11, fontweight="bold", va="top")
     figure.text(0.012, 1 - 0.34 / size[1], title[1], fontsize=9, color=FAINT, va="top")
     handles, labels = rows[0].get_legend_handles_labels()

@@ -18,7 +18,7 @@ from secateur.measurement.profiling import LayerTime, Profile
 from secateur.measurement.staircase import Staircase
 from secateur.measurement.statistics import Ratio
 from secateur.reporting.figures import AFTER, BEFORE, FAINT, INK, STYLE, check_figure, import_matplotlib, save_figure
-from secateur.reporting.numbers import short_count
+from secateur.reporting.numbers import number_of, short_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,38 +115,6 @@ def _both(profiles: Sequence[Profile], belongs: Callable[[LayerTime], bool]) -> 
         known = [number_of(taken), f"{taken / profile.milliseconds:.0%}"] if own else ["", ""]
         columns += [short_count(round(macs)) if macs else "", *known]
     return columns
-
-
-def number_of(value: float) -> str:
-    """Write a positive number with three digits that count."""
-    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
-
-
-def latency_line(found: Mapping[str, Any]) -> str:
-    """Say where a plan's candidates were measured, and what was wanted."""
-    threads = f", {found['threads']} threads" if found["threads"] else ""
-    full = number_of(found["full_milliseconds"])
-    return (
-        f"Measured on {found['on']} {found['precision']}{threads}: the model takes {full} ms, "
-        f"{found['target']:.2f} of it is wanted."
-    )
-
-
-def latency_curve(found: Mapping[str, Any]) -> Table:
-    """Tabulate the candidates of a search for a time, as a plan's recipe has them; the one that was kept is bold."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("MACs", "importance", "time", "95 %", "ms"):
-        table.add_column(name, justify="right")
-    for one in sorted(found["candidates"], key=lambda one: one["macs"]):
-        table.add_row(
-            f"{one['macs']:.2f}x",
-            f"{one['importance']:.2f}x",
-            f"{one['time']:.2f}x",
-            f"{one['low']:.2f}–{one['high']:.2f}",
-            number_of(one["milliseconds"]),
-            style="bold" if one == found["chosen"] else "",
-        )
-    return table
 
 
 def failures(cells: Iterable[Cell]) -> list[str]:

@@ -19,6 +19,11 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def number_of(value: float) -> str:
+    """Write a positive number with three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
 def bar(share: float, width: int = 12) -> str:
     """Draw a share between 0 and 1 as a bar of `width` characters, an eighth of one at its finest.
 

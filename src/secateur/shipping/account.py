@@ -12,8 +12,7 @@ from typing import Any
 
 from secateur import __version__
 from secateur.measurement.contest import Cell
-from secateur.reporting.latency import number_of
-from secateur.reporting.numbers import short_count
+from secateur.reporting.numbers import number_of, short_count
 from secateur.runtimes.deployment import Deployed
 from secateur.runtimes.machine import Machine
 from secateur.runtimes.parity import Gap
