@@ -158,6 +158,25 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
     return _made(x, (*x.shape[:-1], weight.shape[0])) if fits else None
 
 
+@_shortcut("scaled_dot_product_attention")
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Result:
+    three = query, key, value
+    if kwargs.get("enable_gqa") or not all(one.is_meta and one.dtype == query.dtype and one.ndim > 2 for one in three):
+        return None
+    heads, (length, width), keys = query.shape[:-2], query.shape[-2:], key.shape[-2]
+    fits = heads == key.shape[:-2] == value.shape[:-2] and width == key.shape[-1] and keys == value.shape[-2]
+    if mask is not None and _broadcast((*heads, length, keys), mask.shape) != (*heads, length, keys):
+        return None
+    return _made(query, (*heads, length, value.shape[-1])) if fits else None
+
+
 # -- positions -------------------------------------------------------------------------------------------------------
 
 
