@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from secateur.graph.groups import Axis
+from secateur.graph.labels import distinct
 
 Place = tuple[str, Axis]  # an axis of a tensor
 
@@ -79,8 +80,8 @@ class Atoms:
 
     def places(self, labels: np.ndarray) -> list[Place]:
         """Return the axes that some labels belong to."""
-        numbers = np.searchsorted(self.starts, np.unique(labels[labels != 0]), side="right") - 1
-        return [self.axes[at] for at in np.unique(numbers)]
+        numbers = np.searchsorted(self.starts, distinct(labels[labels != 0]), side="right") - 1
+        return [self.axes[at] for at in distinct(numbers)]
 
     def hashes(self) -> np.ndarray:
         """Return a number for every axis that depends on its name alone: (axes, 2) uint64."""

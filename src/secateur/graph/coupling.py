@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.graph.atoms import Atoms
 from secateur.graph.groups import Reason
-from secateur.graph.labels import digest
+from secateur.graph.labels import digest, distinct
 from secateur.graph.provenance import Extent, attributes_in
 from secateur.graph.recording import Decision, Recorder, Scaling, Use
 from secateur.graph.units import Edge, Units
@@ -102,13 +102,13 @@ def _settled_spreads(run: Recorder, rows: TableRows) -> tuple[list[Edge], list[F
     fixed: list[Fixed] = []
     for narrow, wide, reason in run.spreads:
         if rows.lie_within(wide):
-            fixed.append((np.unique(narrow[narrow != 0]), reason))
+            fixed.append((distinct(narrow[narrow != 0]), reason))
         else:
             one, other = (side.ravel() for side in np.broadcast_arrays(narrow, wide))
             both = (one != 0) & (other != 0)
             edges.append((one[both], other[both]))
             lone = np.where(both, 0, np.maximum(one, other))
-            fixed.append((np.unique(lone[lone != 0]), reason))
+            fixed.append((distinct(lone[lone != 0]), reason))
     return edges, fixed
 
 
@@ -121,7 +121,7 @@ def _reasons(
     stays = np.zeros(units.count, bool)
 
     def keep(some: np.ndarray, reason: Reason) -> None:
-        new = np.unique(some[~stays[some]])
+        new = distinct(some[~stays[some]])
         stays[new] = True
         reasons.update(dict.fromkeys(new.tolist(), reason))
 
@@ -217,7 +217,7 @@ class TableRows:
         if not tables:
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), frozenset())
         order = np.argsort(np.concatenate(atoms), kind="stable")
-        single = frozenset(digest(each) for each, _ in tables if each.all() and len(np.unique(each)) == each.size)
+        single = frozenset(digest(each) for each, _ in tables if each.all() and len(distinct(each)) == each.size)
         return cls(np.concatenate(atoms)[order], np.concatenate(table)[order], np.concatenate(row)[order], single)
 
     def touch(self, labels: np.ndarray) -> bool:
@@ -240,14 +240,14 @@ class TableRows:
 
     def _hold(self, labels: np.ndarray) -> bool:
         cells, places = self._cells(labels)
-        for table in np.unique(self.table[cells]):
+        for table in distinct(self.table[cells]):
             own = self.table[cells] == table
-            met = np.unique(cells[own] * len(labels) + places[own])
+            met = distinct(cells[own] * len(labels) + places[own])
             cell, place = met // len(labels), met % len(labels)
             held, counts = np.unique(self.row[cell] * len(labels) + place, return_counts=True)
-            rows, sizes = np.unique(self.row[np.unique(cell)], return_counts=True)
+            rows, sizes = np.unique(self.row[distinct(cell)], return_counts=True)
             whole = counts == sizes[np.searchsorted(rows, held // len(labels))]
-            if whole.all() and len(np.unique(place)) == len(labels):
+            if whole.all() and len(distinct(place)) == len(labels):
                 return True
         return False
 
@@ -262,7 +262,7 @@ class TableRows:
         return np.repeat(start, counts) + offsets, np.repeat(place, counts)
 
 
-def _distinct(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+def _without_repeats(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Return each array once: a second run of the same code, in training or by another call, adds nothing."""
     return list({(array.shape, array.tobytes()): array for array in arrays}.values())
 
@@ -276,13 +276,13 @@ def _signatures(run: Recorder, units: Units) -> np.ndarray:
         for column in range(2):  # one by one, for which numpy is much faster
             np.add.at(sums[:, column], units.of_leads(), of_axis[units.axis, column])
     generator = np.random.default_rng(0)
-    for matrix in _distinct(matrix for matrix, _ in run.tables):
+    for matrix in _without_repeats(matrix for matrix, _ in run.tables):
         marks = generator.integers(0, 2**63, (len(matrix), 2)).astype(np.uint64)
         cells = matrix != 0
         np.add.at(sums, units.of_atom[matrix[cells]], marks[np.nonzero(cells)[0]])
-    for labels in _distinct(run.parts):
+    for labels in _without_repeats(run.parts):
         mark = generator.integers(0, 2**63, 2).astype(np.uint64)
-        np.add.at(sums, np.unique(units.of_atom[labels[labels != 0]]), mark)
+        np.add.at(sums, distinct(units.of_atom[labels[labels != 0]]), mark)
     return sums
 
 

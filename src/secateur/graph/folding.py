@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from secateur.graph.groups import Reason
-from secateur.graph.labels import Sheet, along
+from secateur.graph.labels import Sheet, along, distinct
 from secateur.graph.provenance import Expression, Extent, Operation
 from secateur.graph.registry import Rule
 from secateur.graph.rules import attention, contraction, indexing, movement, normalization, pointwise
@@ -57,10 +56,10 @@ class Rows:
         every = [each.ravel() for each in np.broadcast_arrays(*self.stored)]
         if len(sheets) == len(self.keys) == 1:
             keys = np.broadcast_to(self.keys[0], np.broadcast_shapes(self.keys[0].shape, self.stored[0].shape)).ravel()
-            labels = np.unique(sheets[0])
+            labels = distinct(sheets[0])
             if len(keys) == len(every[0]) and np.isin(labels, keys).all():
                 every = [column[np.isin(keys, labels)] for column in every]
-        return np.unique(np.concatenate(every))
+        return distinct(np.concatenate(every))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ def _along_rows(sheets: Sequence[Sheet], ndim: int, dim: int) -> list[Sheet]:
 def outcome(run: LabelRun, ran: Ran) -> tuple[Factor, list[Factor]]:
     """Return the factor of an operation's result, and those that the operation would notice."""
     found, args, out, sizes = ran.found, ran.args, ran.out, ran.sizes
-    operands = [leaf for leaf in tree_leaves((args, ran.kwargs)) if isinstance(leaf, torch.Tensor)]
+    operands = list(_tensors_in((*args, *ran.kwargs.values())))
     factors = [factor_of(run, operand) for operand in operands]
     bound = [factor.bound(run.sheets(operand)) for factor, operand in zip(factors, operands, strict=True)]
     if found in PASSING and _keeps_ratios(out):
@@ -156,9 +155,19 @@ def outcome(run: LabelRun, ran: Ran) -> tuple[Factor, list[Factor]]:
     return made or ONE, [] if found in SHAPES_ONLY else bound
 
 
+def _tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Walk the tensors among an operation's arguments or results, also those in lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_in(value)
+
+
 def _keeps_ratios(out: Any) -> bool:
     """Tell whether a result is as many times larger as what it was made of: not if it was made whole."""
-    return all(one.is_floating_point() or one.is_complex() for one in tree_leaves(out) if isinstance(one, torch.Tensor))
+    results = out if isinstance(out, (list, tuple)) else (out,)
+    return all(one.is_floating_point() or one.is_complex() for one in _tensors_in(results))
 
 
 def _is_one_of(tensor: torch.Tensor, args: Sequence[Any]) -> bool:
@@ -173,7 +182,7 @@ def _passed(run: LabelRun, factor: Factor, x: torch.Tensor, out: Any) -> Factor:
 
 
 def _same_labels(one: Sequence[Sheet], other: Sequence[Sheet]) -> bool:
-    a, b = (np.unique(np.concatenate([np.zeros(1, np.int64), *(s.ravel() for s in side)])) for side in (one, other))
+    a, b = (distinct(np.concatenate([np.zeros(1, np.int64), *(s.ravel() for s in side)])) for side in (one, other))
     return np.array_equal(a, b)
 
 
@@ -283,7 +292,7 @@ def solved(noticed: Sequence[Factor]) -> tuple[list[tuple[np.ndarray, Expression
     equations = [*unlabelled]
     for factor, terms in zip(involved, sets, strict=True):
         wanted = np.array([sum(s.power for s in factor.sizes if _key(s.expression) == key) for key in sizes])
-        for chosen in itertools.product(*(np.unique(classes[np.searchsorted(members, atoms)]) for atoms, _ in terms)):
+        for chosen in itertools.product(*(distinct(classes[np.searchsorted(members, atoms)]) for atoms, _ in terms)):
             left = np.zeros(width)
             np.add.at(left, np.array(chosen, np.int64), [power for _, power in terms])
             equations.append(np.concatenate([left, wanted]))
@@ -326,7 +335,7 @@ def _touching(involved: Sequence[Factor], rest: Sequence[Factor]) -> list[Factor
 
 def _classes(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return a number for every atom of the sets, the same for those that lie in the same sets, and the atoms."""
-    members = np.unique(np.concatenate([np.zeros(0, np.int64), *sets]))
+    members = distinct(np.concatenate([np.zeros(0, np.int64), *sets]))
     marks = np.zeros(len(members), np.uint64)
     generator = np.random.default_rng(0)
     for one in sets:

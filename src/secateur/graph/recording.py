@@ -17,7 +17,7 @@ from secateur.graph import folding
 from secateur.graph.atoms import Atoms, Place
 from secateur.graph.following import Follower
 from secateur.graph.groups import Reason, TensorInfo
-from secateur.graph.labels import Sheet, along, complete, rows_along, varying
+from secateur.graph.labels import Sheet, along, complete, distinct, rows_along, varying
 from secateur.graph.provenance import (
     Attribute,
     Expression,
@@ -233,7 +233,7 @@ class Recorder(LabelRun):
 
     @override
     def fix(self, sheet: Sheet, why: str) -> None:
-        atoms = np.unique(sheet)
+        atoms = distinct(sheet)
         atoms = atoms[atoms != 0]
         if len(atoms):
             self.fixed.append((atoms, self.where(why)))
@@ -248,7 +248,7 @@ class Recorder(LabelRun):
 
     @override
     def statistics(self, sheet: Sheet) -> None:
-        self.averaged.append(np.unique(sheet))
+        self.averaged.append(distinct(sheet))
 
     @override
     def reads(self, sheet: Sheet) -> None:
@@ -274,7 +274,7 @@ class Recorder(LabelRun):
 
     @override
     def apart(self, labels: np.ndarray) -> None:
-        self.parts.append(np.unique(labels))
+        self.parts.append(distinct(labels))
 
     @override
     def found_equal(self, one: TracedInt, other: int) -> None:
@@ -301,7 +301,7 @@ class Recorder(LabelRun):
 
     def _numeric(self, size: Expression, reason: Reason) -> None:
         for extent in extents_in(size):
-            atoms = np.unique(extent.labels)
+            atoms = distinct(extent.labels)
             self.fixed.append((atoms[atoms != 0], reason))
         self.numbers += attributes_in(size)
 

@@ -12,6 +12,7 @@ from secateur.errors import PlanError, TraceError
 from secateur.graph.atoms import Place
 from secateur.graph.coupling import Coupling, couple
 from secateur.graph.groups import Axis, Graph, Realized, Scale
+from secateur.graph.labels import distinct
 from secateur.graph.provenance import DECISIONS, Attribute, Extent, attributes_in, evaluate, extents_in, solved
 from secateur.graph.recording import Decision, Use
 from secateur.graph.tracing import record
@@ -178,7 +179,7 @@ def _refused(what: str, coupling: Coupling, extents: Sequence[Extent]) -> PlanEr
 
 
 def _tensors_at(coupling: Coupling, extent: Extent) -> tuple[str, ...]:
-    labels = np.unique(extent.labels[extent.labels != 0])
+    labels = distinct(extent.labels[extent.labels != 0])
     return tuple(dict.fromkeys(coupling.atoms.find(int(label))[0] for label in labels))
 
 
@@ -278,8 +279,8 @@ def _shapes(graph: Graph, coupling: Coupling, keep: dict[Place, np.ndarray], cop
         size = len(indices) + (copies - 1) * int(free.sum())
         if axis != "grouped":
             shape[axis] = size
-        elif len(indices) < len(np.unique(indices // shape[1])) * shape[1]:  # rows go, not whole groups
-            shape[1] = size // len(np.unique(indices // graph.tensors[tensor].shape[1]))
+        elif len(indices) < len(distinct(indices // shape[1])) * shape[1]:  # rows go, not whole groups
+            shape[1] = size // len(distinct(indices // graph.tensors[tensor].shape[1]))
     return {tensor: tuple(shape) for tensor, shape in shapes.items()}
 
 
