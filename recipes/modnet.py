@@ -28,7 +28,7 @@ from secateur.artifact.reading import load, read  # noqa: E402
 from secateur.artifact.writing import save  # noqa: E402
 from secateur.matting.compositing import Composites, Scene  # noqa: E402
 from secateur.matting.pictures import save_picture  # noqa: E402
-from secateur.matting.splitting import Split, foregrounds_folder, kept_foregrounds, split_portraits  # noqa: E402
+from secateur.matting.splitting import Split, foregrounds_folder, keep_foregrounds, split_portraits  # noqa: E402
 
 PORTRAITS, BACKGROUNDS = ("cc0_portraits", "pif_portraits"), ("backgrounds", "backgrounds2")
 PERSON = r"(\d+)$"  # comp_pub_03_017 shows the person of cc0_017
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the epochs, to try it out")
     given = parser.parse_args()
     inputs, out = Inputs.at(given.data), given.out
-    kept_foregrounds(inputs.split)
+    keep_foregrounds(inputs.split)
     write_held_out(inputs.split, out / "held-out")
     write_calibration(inputs.split, out / "calibration")
 

@@ -97,6 +97,14 @@ def test_it_goes_on_with_the_same_settings_alone(data):
     assert "Resume with the same settings" in found.err
 
 
+def test_it_does_not_go_on_with_other_data(data):
+    assert data("train", "modnet", "--data", "set", "--out", "run", *SETTINGS).code == 0
+    found = data("train", "modnet", "--data", "set", "--out", "run", *SETTINGS, "--resume", "--held-out", "0.5")
+    assert found.code == 1
+    assert "was trained with data=" in found.err
+    assert "held_out=0.15, not 0.5" in found.err
+
+
 def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(data):
     line = ["train", "modnet", "--data", "set", "--out", "small", "--macs", "0.5x", "--steps", "2", *SETTINGS]
     found = data(*line)
@@ -121,6 +129,7 @@ def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(d
         (["--data", "set", "--epochs", "1", "--person", "("], "'(' is no regular expression"),
         (["--data", "set", "--epochs", "1", "--size", "64", "--short", "90", "40"], "the least comes first"),
         (["--data", "set", "--epochs", "1", "--teacher-weights", "full.ckpt"], "Name it with --teacher"),
+        (["--data", "set", "--minutes", "1", "--processes", "2"], "another number of steps. Give --epochs"),
         (["--data", "set", "--epochs", "1", "--teacher", "lenet"], "LeNet does not run on a picture"),
     ],
 )

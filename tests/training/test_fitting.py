@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.errors import ArtifactError, TrainingError
+import secateur
+from secateur.artifact.format import decode
+from secateur.errors import ArtifactError, DataError, TrainingError
 from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
@@ -172,7 +174,7 @@ def test_what_is_no_number_ends_training_with_the_step_and_the_batch(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     fit(network(), Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path)
-    with pytest.raises(TrainingError, match="trained with recipe"):
+    with pytest.raises(TrainingError, match=r"trained with batch=4, not 2. Resume"):
         fit(network(), Lines(), Slope(), Recipe(steps=4, batch=2), tmp_path, resume=True)
     other = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
     with pytest.raises(TrainingError, match=r"another network: model\.0\.weight is \(16, 2\), and \(8, 2\) is wanted"):
@@ -191,6 +193,100 @@ def test_an_interruption_saves_the_last_whole_step(tmp_path):
     whole = fit(network(), Lines(), Slope(), recipe, tmp_path / "b")
     assert torch.equal(resumed[0].weight, whole[0].weight)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+class Interrupted(Slope):
+    """Ctrl-C comes in the middle of a step or of a validation, which are counted."""
+
+    def __init__(self, where, count):
+        self.where, self.left = where, count
+
+    def losses(self, model, batch):
+        found = super().losses(model, batch)
+        self.count("losses")
+        return found
+
+    def validate(self, model):
+        self.count("validate")
+        return super().validate(model)
+
+    def count(self, where):
+        self.left -= where == self.where
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("where", "count", "kept"), [("losses", 5, 4), ("validate", 2, 3)])
+def test_an_interruption_in_the_middle_leaves_no_trace(where, count, kept, tmp_path):
+    def made():
+        return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
+
+    torch.manual_seed(1)
+    start = made().state_dict()
+    recipe = Recipe(steps=8, batch=4, save_every=3, validate_every=2)
+
+    def run(folder, task, resume=False):
+        network = made()
+        network.load_state_dict(start)
+        return fit(network, Lines(), task, recipe, folder, resume)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "a", Interrupted(where, count))
+    assert decode((tmp_path / "a" / "checkpoint.safetensors").read_bytes(), "")[1]["step"] == kept
+    resumed, whole = run(tmp_path / "a", Slope(), resume=True).state_dict(), run(tmp_path / "b", Slope()).state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert rows(tmp_path / "a", "validation.csv") == rows(tmp_path / "b", "validation.csv")
+
+
+def test_an_interruption_while_a_checkpoint_is_read_leaves_it_as_it_is(tmp_path, monkeypatch):
+    recipe = Recipe(steps=4, batch=4)
+    fit(network(), Lines(), Slope(), recipe, tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "set_rng_state", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(network(), Lines(), Slope(), recipe, tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_new_run_takes_the_place_of_an_old_one_at_once(tmp_path):
+    def stop(stand):
+        raise SystemExit  # as if it had been killed: nothing is saved
+
+    recipe = Recipe(steps=6, batch=4)
+    fit(network(), Lines(), Slope(), recipe, tmp_path)
+    with pytest.raises(SystemExit):
+        fit(network(), Lines(), Slope(), recipe, tmp_path, on_step=stop)
+    resumed = fit(network(), Lines(), Slope(), recipe, tmp_path, resume=True)
+    whole = fit(network(), Lines(), Slope(), recipe, tmp_path / "b")
+    assert torch.equal(resumed[0].weight, whole[0].weight)
+    assert len(rows(tmp_path)) == 7
+
+
+def test_other_data_are_told_when_it_is_resumed(tmp_path):
+    recipe = Recipe(steps=4, batch=4, setting={"size": 64, "data": "12 files"})
+    fit(network(), Lines(), Slope(), recipe, tmp_path)
+    other = Recipe(steps=4, batch=4, seed=1, setting={"size": 96, "data": "12 files"})
+    with pytest.raises(TrainingError, match=r"trained with seed=0, not 1; size=64, not 96. Resume"):
+        fit(network(), Lines(), Slope(), other, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_sample_is_told_in_its_own_words(workers, tmp_path):
+    class Broken(Lines):
+        def __getitem__(self, index):
+            if index == 5:
+                raise DataError("p5.jpg is broken. Take it out.")
+            return super().__getitem__(index)
+
+    with pytest.raises(DataError) as found:
+        fit(network(), Broken(), Slope(), Recipe(steps=4, batch=4, workers=workers), tmp_path)
+    assert str(found.value) == "p5.jpg is broken. Take it out."
 
 
 def test_processes_that_make_samples_with_opencv_take_a_core_each(tmp_path):
@@ -279,3 +375,19 @@ def test_a_precision_that_is_far_slower_is_given_up_after_a_step():
     task = Emulated()
     assert faster_precision(network(), Lines(), task, Recipe(steps=1, batch=2)) == "fp32"
     assert task.steps == {True: 1, False: 4}
+
+
+def test_a_step_that_does_not_fit_into_memory_is_told_where_it_is_timed():
+    class Wide(Slope):
+        def losses(self, model, batch):
+            return {"error": torch.empty(2**46).mean()}
+
+    with pytest.raises(TrainingError, match=r"A batch of 4 does not fit into memory. Take a smaller one: --batch 2"):
+        faster_precision(network(), Lines(), Wide(), Recipe(steps=1, batch=4))
+
+
+def test_a_teacher_that_the_student_was_not_cut_out_of_is_refused():
+    full = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    small, plan = secateur.prune(full, torch.zeros(1, 3, 8, 8), ratio=0.5)
+    with pytest.raises(TrainingError, match=r"teacher's 0 has 8 channels, and the network .* had 16. Give that one"):
+        Teacher(small, plan, ["0"])

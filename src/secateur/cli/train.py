@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from torch import nn
 
+from secateur.artifact.format import digest
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.interruption import stop_if_asked
-from secateur.cli.options import full_option, json_option, quiet_option, read_budget, seed_option, weights_option
+from secateur.cli.options import (
+    full_option,
+    json_option,
+    person_option,
+    quiet_option,
+    read_budget,
+    seed_option,
+    weights_option,
+)
 from secateur.cli.pictures import batches_of, preprocessing_of
 from secateur.cli.subject import RANDOM, Subject, find_subject, is_file
 from secateur.graph.tracing import trace
 from secateur.matting.compositing import Composites, Scene
 from secateur.matting.locating import Locating, Locator
+from secateur.matting.preprocessing import MEAN, STD
 from secateur.matting.recovering import Matting
-from secateur.matting.splitting import Split, kept_foregrounds, split_portraits
+from secateur.matting.splitting import Split, keep_foregrounds, split_portraits
 from secateur.models.backbones import load_backbone
 from secateur.models.registry import entry_of
 from secateur.pipeline import prune_steps
@@ -34,20 +44,12 @@ from secateur.runtimes.packages import is_installed
 from secateur.training.checkpoints import recorded_recipe
 from secateur.training.distilling import Teacher
 from secateur.training.fitting import Progress as Stand
-from secateur.training.fitting import Task, fit
+from secateur.training.fitting import Task, fit, leads
 from secateur.training.recipe import Recipe
 from secateur.training.speed import faster_precision, seconds_a_batch
 
 PRECISIONS = ("auto", "fp32", "bf16")
 SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these data
-
-
-def _pattern(_: click.Context, __: click.Parameter, value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise click.BadParameter(f"{value!r} is no regular expression: {error}.") from None
-    return value
 
 
 @click.command("train")
@@ -63,27 +65,52 @@ def _pattern(_: click.Context, __: click.Parameter, value: str) -> str:
     "--steps", type=click.IntRange(1), default=1, metavar="N", help="Prune in so many steps, trained after each."
 )
 @click.option("--calibrate", metavar="DIR", help="Pictures that say which channels go, and make up for them.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="How often every person is seen.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="Or how long it may take.")
+@click.option(
+    "--epochs", type=click.IntRange(1), metavar="N", help="How often every person is seen: this or --minutes."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="How long it may take, all --steps together.",
+)
 @click.option("--size", type=click.IntRange(32), default=512, show_default=True, help="Pixels of a sample's sides.")
 @click.option(
-    "--short", nargs=2, type=click.FloatRange(16), metavar="LEAST MOST", help="Pixels of a whole picture's short side."
+    "--short",
+    nargs=2,
+    type=click.FloatRange(16),
+    metavar="LEAST MOST",
+    help="Pixels of a whole picture's short side; 0.75 and 1.2 times --size if left out.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Samples a step.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Learning rate.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="auto: the faster.")
-@click.option("--held-out", type=click.FloatRange(0, 1, max_open=True), default=0.15, show_default=True, help="Share.")
 @click.option(
-    "--person", default="(.*)", metavar="REGEX", callback=_pattern, help="What in a file's name says who it is."
+    "--held-out",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.15,
+    show_default=True,
+    help="Share of the people, and of the backgrounds, that is not trained on.",
 )
-@click.option("--patience", type=click.IntRange(0), default=0, help="Validations without a better one before the end.")
-@click.option("--cross-entropy", is_flag=True, help="The semantic loss; left out: squared error, as published.")
-@click.option("--only-semantic", is_flag=True, help="Train what finds people alone, in less time a step.")
+@person_option
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many validations without a better one; 0: never.",
+)
+@click.option("--cross-entropy", is_flag=True, help="The semantic loss, instead of the squared error as published.")
+@click.option(
+    "--only-semantic", is_flag=True, help="Train what finds people alone, by cross entropy, in less time a step."
+)
 @click.option("--freeze-norms", is_flag=True, help="Batch norms keep their statistics.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make samples.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="That train, side by side.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many train, side by side.")
 @click.option("--save-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between checkpoints.")
-@click.option("--validate-every", type=click.IntRange(1), default=200, show_default=True, help="Steps.")
+@click.option(
+    "--validate-every", type=click.IntRange(1), default=200, show_default=True, help="Steps between validations."
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @weights_option
 @full_option
@@ -110,13 +137,13 @@ def command(  # noqa: PLR0913
     MODEL is a built-in name or a saved file, pruned or not. With --macs it is pruned, in --steps with training after
     each, beside itself as it was if no --teacher is named. People in --held-out are not trained on: they say how good
     it is. With --only-semantic the branches that draw edges stay as they are, and still fit: it may come last. --out
-    gets model.safetensors, which is as good as the best validation, mattes/ with some of theirs at each validation, and
-    all that --resume needs.
+    gets model.safetensors, which is as good as the best validation, mattes/ with some of theirs at each validation (not
+    with --only-semantic), and all that --resume needs.
     """
     if teacher_weights is not None and teacher is None:
         raise click.UsageError("--teacher-weights are a teacher's. Name it with --teacher, or leave them out.")
     _check({**options, "teacher": teacher})
-    progress, folder = Progress(quiet), Path(out)
+    progress, folder = Progress(quiet or not leads()), Path(out)
     with progress.step(f"building {model}"):
         untrained = RANDOM if backbone is not None and not is_file(model) else None
         subject = find_subject(model, (), weights or untrained, seed, full)
@@ -125,21 +152,24 @@ def command(  # noqa: PLR0913
         whole = find_subject(teacher, weights=teacher_weights).model if teacher is not None else None
     with progress.step("finding people, and estimating their own colours unless they are kept"):
         split = split_portraits(data, backgrounds, options["held_out"], options["person"])
-        kept_foregrounds(split)
+        keep_foregrounds(split)
     progress.say(
         f"  {len(split.people)} people and {len(split.backgrounds)} backgrounds to train on, "
         f"{len(split.held_out)} people held out"
     )
-    course = _Course(subject, split, options, seed, progress)
+    preprocessing = preprocessing_of(model, subject)
+    course = _Course(subject, preprocessing, split, {**options, "teacher": teacher}, seed, progress)
     for network in (subject.model, whole):
         if network is not None:
             course.task.check(network)
     try:
-        found, plans = course.pruned(whole, folder, model) if options["macs"] else course.as_it_is(whole, folder)
+        found, plans = course.pruned(whole, folder) if options["macs"] else course.as_it_is(whole, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {folder} has all that --resume needs to go on.") from None
+    if not leads():  # one process of several is enough to save and to tell
+        return
     place = folder / "model.safetensors"
-    save(place, found, plans[-1], plans[:-1])
+    save(place, found, plans[-1], plans[:-1], preprocessing)
     errors = dict(course.task.validate(found))
     if as_json:
         show_json({"model": str(place), "errors": errors})
@@ -152,6 +182,8 @@ def _check(options: dict[str, Any]) -> None:
         raise click.UsageError("Say how long: --epochs or --minutes.")
     if options["macs"] is None and (options["steps"] > 1 or options["calibrate"] is not None):
         raise click.UsageError("--steps and --calibrate are of pruning. Say how far with --macs, or leave them out.")
+    if options["processes"] > 1 and options["minutes"] is not None:
+        raise click.UsageError("Each of several --processes would find another number of steps. Give --epochs instead.")
     if options["only_semantic"] and (options["teacher"] or options["macs"] is not None):
         raise click.UsageError("--only-semantic has no teacher, and prunes nothing. Leave --teacher and --macs out.")
 
@@ -161,6 +193,7 @@ class _Course:
     """What is the same for every network that one command trains."""
 
     subject: Subject
+    preprocessing: dict[str, Any] | None
     split: Split
     options: dict[str, Any]
     seed: int
@@ -169,8 +202,8 @@ class _Course:
     @cached_property
     def task(self) -> Matting:
         """The losses without a teacher, and the people to validate on."""
-        entry = entry_of(self.subject.model)
-        prepared = (entry.mean, entry.std) if entry is not None else ((0.5,) * 3, (0.5,) * 3)
+        told = self.preprocessing or {}
+        prepared = tuple(told.get("mean", MEAN)), tuple(told.get("std", STD))
         validation = self.split.validation(self.options["size"], self.seed)
         return Matting(*prepared, entropy=self.options["cross_entropy"], validation=validation)
 
@@ -179,11 +212,11 @@ class _Course:
         plans = self.subject.earlier or (_nothing_cut(self.subject),)
         return self.trained(self.subject.model, _joined(plans), teacher, folder), plans
 
-    def pruned(self, teacher: nn.Module | None, folder: Path, name: str) -> tuple[nn.Module, Sequence[Plan]]:
+    def pruned(self, teacher: nn.Module | None, folder: Path) -> tuple[nn.Module, Sequence[Plan]]:
         """Prune the subject in steps and train after each; return it with all plans."""
         full, steps, pictures = self.subject.model, self.options["steps"], self.options["calibrate"]
         earlier = self.subject.earlier
-        batches = None if pictures is None else batches_of(pictures, self.subject, preprocessing_of(name, self.subject))
+        batches = None if pictures is None else batches_of(pictures, self.subject, self.preprocessing)
         stages = prune_steps(full, self.subject.example, steps, macs=self.options["macs"], calibrate=batches)
         found, plan = full, _nothing_cut(self.subject)
         for number, (small, plan) in enumerate(stages, 1):
@@ -220,6 +253,16 @@ class _Course:
         resume, processes = self.options["resume"], self.options["processes"]
         return fit(model, samples, task, recipe, folder, resume, processes, _teller(self.progress), on_validation)
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What decides the result beside the recipe, as a checkpoint records it."""
+        people, pictures = [one.name for one in self.split.people], [path.name for path in self.split.backgrounds]
+        given = ("size", "short", "held_out", "person", "teacher", "cross_entropy", "only_semantic", "macs", "steps")
+        names = {"data": people, "backgrounds": pictures}
+        told = {name: f"{len(one)} files, {digest(one)[:12]}" for name, one in names.items()}
+        chosen = {name: self.options[name] for name in given if self.options[name] not in (None, False, ())}
+        return told | {name: list(one) if isinstance(one, tuple) else one for name, one in chosen.items()}
+
     def recipe(self, model: nn.Module, samples: Composites, task: Task, slower: str, folder: Path) -> Recipe:
         """Return how to train; what was measured for it is what a resumed run did measure at its start."""
         names = ("batch", "rate", "workers", "save_every", "validate_every", "patience")
@@ -228,11 +271,14 @@ class _Course:
             seed=self.seed,
             slower={slower: SLOWER} if slower else {},
             frozen_norms=self.options["freeze_norms"],
+            setting=self.setting,
             **{name: self.options[name] for name in names},
         )
         known = recorded_recipe(folder) if self.options["resume"] else {}
         precision = self.options["precision"]
-        if precision == "auto":
+        if precision == "auto" and self.options["processes"] > 1:  # all need the same, and each would measure its own
+            precision = "bf16" if torch.cuda.is_available() else "fp32"
+        elif precision == "auto":
             precision = known.get("precision") or faster_precision(model, samples, task, base)
         base = replace(base, precision=precision)
         if self.options["minutes"] is None:

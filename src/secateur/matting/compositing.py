@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from secateur.errors import DataError
+from secateur.artifact.atomic import ensure_folder, fill_atomically
+from secateur.errors import ArtifactError, DataError
 from secateur.matting.backgrounds import random_background
 from secateur.matting.clothes import other_clothes
 from secateur.matting.foregrounds import foreground_of
@@ -81,7 +83,7 @@ class Composites(Dataset[Sample]):
         backgrounds: pictures without people.
         scene: how they are made.
         seed: decides everything else.
-        kept: a folder for estimated foregrounds, which take a second each; see `keep_foregrounds`.
+        kept: a folder for estimated foregrounds, which take a second each; see `splitting.keep_foregrounds`.
     """
 
     people: Sequence[Portrait]
@@ -207,7 +209,6 @@ def _digest(person: Portrait) -> str:
 
 
 def _keep(place: Path, colours: np.ndarray) -> None:
-    from secateur.artifact.atomic import fill_atomically
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fill_atomically(place, lambda beside: save_picture(beside, colours, ".png"))
+    with suppress(ArtifactError):  # then it is estimated again; the training told of it at its start
+        ensure_folder(place.parent)
+        fill_atomically(place, lambda beside: save_picture(beside, colours, ".png"))

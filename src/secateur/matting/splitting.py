@@ -9,9 +9,10 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from secateur.errors import DataError
+from secateur.artifact.atomic import ensure_folder
+from secateur.errors import ArtifactError, DataError
 from secateur.matting.compositing import Composites, Sample, Scene, is_held_out, kept_foreground, of_person
-from secateur.matting.layouts import Portrait, find_pictures, find_portraits
+from secateur.matting.layouts import Clip, Portrait, find_pictures, find_portraits
 from secateur.measurement.cache import folder as cache_folder
 
 _progress = logging.getLogger("secateur.progress")
@@ -81,7 +82,7 @@ def split_portraits(
         DataError: a folder is not as it should be, or nobody is left to train on.
     """
     portraits = [one for folder in data for one in find_portraits(folder)]
-    apart = [is_held_out(of_person(one.name, person), held_out) for one in portraits]
+    apart = [_is_apart(one, held_out, person) for one in portraits]
     pictures = find_pictures(backgrounds) if backgrounds else []
     unseen = [is_held_out(path.stem, held_out) for path in pictures]
     people = [one for one, out in zip(portraits, apart, strict=True) if not out]
@@ -102,8 +103,32 @@ def split_portraits(
     )
 
 
-def kept_foregrounds(split: Split) -> None:
+def only_held_out(subjects: Sequence[Portrait | Clip], share: float, person: str) -> list[Portrait | Clip]:
+    """Return those that a training with the same share and pattern holds out.
+
+    Raises:
+        DataError: nobody is.
+    """
+    found = [one for one in subjects if _is_apart(one, share, person)]
+    if not found:
+        raise DataError(
+            f"Of {len(subjects)} none is in the share of {share:g} that training holds out: names decide who is. Give "
+            "the --held-out and --person of the training, or people that were never trained on, without --held-out."
+        )
+    return found
+
+
+def _is_apart(one: Portrait | Clip, share: float, person: str) -> bool:
+    return is_held_out(of_person(one.name, person), share)
+
+
+def keep_foregrounds(split: Split) -> None:
     """Estimate the people's own colours now, so that making samples is fast."""
+    try:
+        ensure_folder(foregrounds_folder())
+    except ArtifactError as error:
+        _log.warning("People's own colours are estimated anew in each sample, which is slow: %s", error)
+        return
     people = [*split.people, *split.held_out]
     for number, person in enumerate(people, 1):
         kept_foreground(person, foregrounds_folder())

@@ -89,10 +89,9 @@ def load_checkpoint(path: Path, state: State, wanted: Mapping[str, Any]) -> dict
     if document.get("kind") != _KIND:
         raise TrainingError(f"{path} is no checkpoint of training. Give the folder that training wrote.")
     for name, value in wanted.items():
-        if document.get(name) != value:
+        if differing := _differing(name, document.get(name), value):
             raise TrainingError(
-                f"{path} was trained with {name}={_short(document.get(name))}, not {_short(value)}. "
-                "Resume with the same settings, or start anew in another folder."
+                f"{path} was trained with {differing}. Resume with the same settings, or start anew in another folder."
             )
     expected = {name: tuple(value.shape) for name, value in state.tensors().items() if name.startswith("model.")}
     for name, shape in expected.items():
@@ -106,6 +105,14 @@ def load_checkpoint(path: Path, state: State, wanted: Mapping[str, Any]) -> dict
 def values_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return parameters and buffers, those with several names once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _differing(name: str, was: Any, wanted: Any) -> str:
+    """Say which settings are others than they were, of tables each by itself; nothing if all are the same."""
+    if not isinstance(was, Mapping) or not isinstance(wanted, Mapping):
+        return "" if was == wanted else f"{name}={_short(was)}, not {_short(wanted)}"
+    told = (_differing(key, was.get(key), wanted.get(key)) for key in {**wanted, **was})
+    return "; ".join(one for one in told if one)
 
 
 def _short(value: Any) -> str:

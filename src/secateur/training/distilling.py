@@ -22,7 +22,7 @@ class Teacher:
         layers: names of the convolutions and linear layers whose outputs are compared.
 
     Raises:
-        TrainingError: there is no such layer, or it has no weight.
+        TrainingError: there is no such layer, or it has no weight, or other channels than the plan speaks of.
     """
 
     def __init__(self, model: nn.Module, plan: Plan | None, layers: Sequence[str] = ()) -> None:
@@ -33,6 +33,7 @@ class Teacher:
                 raise TrainingError(f"The teacher has no layer {layer!r}.{nearest(layer, modules)}")
             if not isinstance(getattr(modules[layer], "weight", None), torch.Tensor):
                 raise TrainingError(f"{layer} has no weight, so its channels are not known. Name a layer that has one.")
+            _check_channels(plan, layer, len(modules[layer].weight))  # type: ignore[arg-type]
         self.layers = tuple(layers)
         self.kept = {layer: _kept(plan, layer) for layer in layers}
 
@@ -78,6 +79,15 @@ def feature_loss(student: Mapping[str, torch.Tensor], teacher: Mapping[str, torc
         error = (student[layer].float() - wanted.float()).square().mean()
         errors.append(error / wanted.float().var().clamp_min(1e-6))
     return torch.stack(errors).mean()
+
+
+def _check_channels(plan: Plan | None, layer: str, channels: int) -> None:
+    known = plan.fingerprint.get(f"{layer}.weight") if plan is not None else None
+    if known is not None and known[0] != channels:
+        raise TrainingError(
+            f"The teacher's {layer} has {channels} channels, and the network that the student was cut out of had "
+            f"{known[0]}. Give that one as the teacher."
+        )
 
 
 def _kept(plan: Plan | None, layer: str) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,15 +21,15 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from secateur.artifact.atomic import ensure_folder, write_atomically
 from secateur.artifact.format import decode, encode
-from secateur.errors import TrainingError
+from secateur.errors import SecateurError, TrainingError
 from secateur.runtimes.packages import is_installed, require
 from secateur.training.checkpoints import FILE, State, load_checkpoint, save_checkpoint, values_of
 from secateur.training.journal import Journal
-from secateur.training.memory import freed_memory_kept
+from secateur.training.memory import freed_memory_kept, lack_of_memory_told
 from secateur.training.recipe import Recipe
 
 log = logging.getLogger("secateur")
@@ -63,6 +64,11 @@ class Progress:
     losses: Mapping[str, float]
     errors: Mapping[str, float]
     left: float
+
+
+def leads() -> bool:
+    """Tell whether this process is the one, of several that train side by side, that writes files and tells people."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @freed_memory_kept()
@@ -101,13 +107,10 @@ def fit(  # noqa: PLR0913
     """
     run = _Run(model, task, recipe, Path(folder), processes)
     try:
-        run.train(samples, resume, on_step or _unheard, on_validation or _unheard)
+        with lack_of_memory_told(recipe.batch):
+            run.train(samples, resume, on_step or _unheard, on_validation or _unheard)
     except KeyboardInterrupt:
-        run.save()
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if _is_lack_of_memory(error):
-            raise _too_large(recipe) from error
+        run.save_if_whole()
         raise
     return run.best()
 
@@ -125,6 +128,8 @@ class _Run:
         self.state = State(self.plain, _average(self.plain, recipe), optimizer)
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
         self.step, self.lowest, self.stale, self.errors = 0, math.inf, 0, {}
+        self.whole = False  # whether this is the state between two steps
+        self.began: list[torch.Tensor] = []  # while a step can still be undone: what it changes before the weights
         if self.fabric.is_global_zero:
             ensure_folder(folder)
 
@@ -142,15 +147,18 @@ class _Run:
         if resume and self.checkpoint.exists():
             self._restore()
         elif self.fabric.is_global_zero:
+            self.checkpoint.unlink(missing_ok=True)  # of an earlier run, which is written over from here on
             write_atomically(self.folder / "best.safetensors", encode(_named(self.state.average), {}))
         journal = Journal(self.folder, self.step) if self.fabric.is_global_zero else None
         start, first = time.monotonic(), self.step
+        self.whole = True
         for batch in self._batches(samples):
             losses = self._learn(self.fabric.to_device(batch))
             self.step += 1
             if journal is not None:
                 journal.step(self.step, self.optimizer.param_groups[0]["lr"], losses)
             self._look(journal, on_validation)
+            self.whole = True
             if self.fabric.is_global_zero:
                 speed = (time.monotonic() - start) / (self.step - first)
                 left = speed * (self.recipe.steps - self.step)
@@ -172,8 +180,19 @@ class _Run:
         self.plain.to(self.home)
         return found.to(self.home).eval()
 
+    def save_if_whole(self) -> None:
+        """Write a checkpoint of the last whole step, undoing one that was not finished; none where that cannot be."""
+        if self.began:
+            torch.set_rng_state(self.began.pop())
+            with torch.no_grad():
+                for buffer, before in zip(self.plain.buffers(), self.began, strict=True):
+                    buffer.copy_(before)
+            self.whole = True
+        if self.whole:
+            self.save()
+
     def save(self) -> None:
-        """Write the checkpoint of the last whole step."""
+        """Write the checkpoint of this step."""
         if self.fabric.is_global_zero:
             known = {"step": self.step, "lowest": self.lowest, "stale": self.stale, "errors": self.errors}
             # JSON has no infinity.
@@ -195,17 +214,22 @@ class _Run:
         workers = self.recipe.workers
         context = "fork" if workers and torch.multiprocessing.get_all_start_methods()[0] == "fork" else None
         loader: DataLoader[Any] = DataLoader(
-            samples,
+            _Failing(samples),
             batch_sampler=numbers,
+            collate_fn=_collated,
+            generator=torch.Generator(),  # or the loader would draw from the one that the network draws from
             num_workers=workers,
             multiprocessing_context=context,
             pin_memory=self.fabric.device.type == "cuda",
         )
         with _opencv_alone():
-            return iter(loader)
+            batches = iter(loader)
+        return map(_sound, batches)
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         """Take one step, and return the losses over all processes."""
+        self.began = [*(buffer.detach().clone() for buffer in self.plain.buffers()), torch.get_rng_state()]
+        self.whole = False
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest"] * self.recipe.rate_at(self.step)
         self.plain.train()
@@ -223,6 +247,7 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(self.plain.parameters(), self.recipe.clip)
         if not bool(torch.isfinite(norm)):
             raise self._diverged("the gradient is no number", batch, dict(zip(losses, told[1:], strict=True)))
+        self.began = []
         self.optimizer.step()
         average: Any = self.state.average
         average.update_parameters(self.plain)
@@ -257,6 +282,29 @@ class _Run:
                 on_validation(self.step, average.module)
         if last or self.step % self.recipe.save_every == 0:
             self.save()
+
+
+class _Failing(Dataset[Any]):
+    """Samples, or the errors in place of those that fail: raised in another process they would lose their form."""
+
+    def __init__(self, samples: Dataset[Any]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.samples[number]
+        except SecateurError as error:
+            return error
+
+
+def _collated(samples: list[Any]) -> Any:
+    return next((one for one in samples if isinstance(one, SecateurError)), None) or default_collate(samples)
+
+
+def _sound(batch: Any) -> Batch:
+    if isinstance(batch, SecateurError):
+        raise batch
+    return batch
 
 
 @contextmanager
@@ -326,12 +374,3 @@ def _stable(recipe: Recipe) -> dict[str, Any]:
     for name in ("workers", "save_every"):
         kept.pop(name)
     return kept
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _too_large(recipe: Recipe) -> TrainingError:
-    smaller = max(1, recipe.batch // 2)
-    return TrainingError(f"A batch of {recipe.batch} does not fit into memory. Take a smaller one: --batch {smaller}.")

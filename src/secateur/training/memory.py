@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
+from secateur.errors import TrainingError
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of parameters in glibc's malloc.h
 _NEVER, _LARGEST = -1, 2**31 - 1
 _USUAL_MMAP = 32 << 20  # bytes; where glibc's own adaptation ends in a process that frees large blocks
@@ -34,6 +38,19 @@ def freed_memory_kept() -> Iterator[None]:
         glibc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
         glibc.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
         glibc.malloc_trim(0)
+
+
+@contextmanager
+def lack_of_memory_told(batch: int) -> Iterator[None]:
+    """Raise a TrainingError that names a smaller batch where memory does not suffice for this one."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)):
+            raise
+        raise TrainingError(
+            f"A batch of {batch} does not fit into memory. Take a smaller one: --batch {max(1, batch // 2)}."
+        ) from error
 
 
 def _glibc() -> Any:

@@ -33,6 +33,8 @@ class Recipe:
         workers: processes that make samples.
         save_every, validate_every: steps between checkpoints, and between validations.
         patience: validations without a better one after which training ends; 0: never.
+        setting: what else decides the result, such as the data, as JSON, by names that its user knows: a run is not
+            resumed with another one.
     """
 
     steps: int
@@ -50,6 +52,7 @@ class Recipe:
     save_every: int = 100
     validate_every: int = 100
     patience: int = 0
+    setting: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "save_every", "validate_every"):

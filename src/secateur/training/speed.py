@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from secateur.training.fitting import Task
-from secateur.training.memory import freed_memory_kept
+from secateur.training.memory import freed_memory_kept, lack_of_memory_told
 from secateur.training.recipe import Precision, Recipe
 
 TRIED = 4  # steps; the first does not count, and memory finds its places in the next two
@@ -47,7 +47,15 @@ def seconds_a_step(model: nn.Module, samples: Any, task: Task, recipe: Recipe, e
     """Return what a step takes, samples apart: the fastest of a few, on a copy of the model.
 
     A first step that takes longer than `enough` is the last.
+
+    Raises:
+        TrainingError: memory does not suffice.
     """
+    with lack_of_memory_told(recipe.batch):
+        return _seconds_a_step(model, samples, task, recipe, enough)
+
+
+def _seconds_a_step(model: nn.Module, samples: Any, task: Task, recipe: Recipe, enough: float) -> float:
     trial = copy.deepcopy(model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trial = trial.to(device)
