@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import secateur as library
 from tests.matting.making import disc, make_video, times_of
 
 Image = pytest.importorskip("PIL.Image")
@@ -220,6 +222,30 @@ def test_an_exported_file_is_a_model(matte, secateur):
     assert secateur("export", "my_nets:Redness", "-o", "red.onnx", "--input", "1x3x64x64").code == 0
     assert matte("a.jpg", "out.png", "--model", "red.onnx", "--precision", "int8").code == 0
     assert pixels_of("out.png")[30, 40, 3] > 240
+
+
+def test_a_networks_own_pre_processing_goes_with_it_everywhere(matte, secateur):
+    """A network that wants other numbers than the published ones, saved and exported, gives the same mattes."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("openvino")
+    own = {"mean": [0.0, 0.2, 0.4], "std": [1.0, 0.9, 0.8]}
+    network = torch.nn.Conv2d(3, 1, 1)
+    torch.nn.init.constant_(network.weight, 0.3)
+    torch.nn.init.zeros_(network.bias)
+    module = secateur.folder / "own_nets.py"
+    module.write_text("import torch\n\n\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1)).eval()\n")
+    model, example = torch.nn.Sequential(network).eval(), torch.zeros(1, 3, 64, 64)
+    library.save("own.safetensors", *library.prune(model, example, ratio=0.5), preprocessing=own)
+    given = ["--model", "own_nets:net", "--input", "1x3x64x64"]
+    for name in ("own.onnx", "own.xml"):
+        done = secateur("export", "own.safetensors", "-o", name, *given, "--dynamic", "batch,height,width")
+        assert done.code == 0, done.err
+    pixels = disc(60, 80) / 255
+    expected = ((pixels - own["mean"]) / own["std"]).sum(axis=2)[30, 40] * 0.3
+    for name in ("own.onnx", "own.xml"):
+        assert matte("a.jpg", "out.png", "--only-mask", "--model", name).code == 0
+        assert abs(pixels_of("out.png")[30, 40] / 255 - expected) < 0.03, name
 
 
 def test_random_weights_are_told(matte, caplog):

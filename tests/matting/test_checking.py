@@ -111,3 +111,12 @@ def test_nothing_is_unusable_in_real_sets_and_no_matte_is_called_inverted(data, 
     checked = check_data(find_layout(data / name))
     assert checked.unusable == 0
     assert not [str(one) for one in checked.findings if "inverted" in one.what]
+
+
+def test_a_link_to_nowhere_is_a_finding(tmp_path):
+    write_set(tmp_path, ["p0", "p1"])
+    picture = next((tmp_path / "image").glob("p1.*"))
+    picture.unlink()
+    picture.symlink_to(tmp_path / "nowhere.png")
+    found = check_data(find_layout(tmp_path)).findings
+    assert any(one.unusable and one.path == picture for one in found)

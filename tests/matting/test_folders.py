@@ -37,6 +37,7 @@ def test_pictures_are_found_in_all_folders_but_hidden_ones(folder):
     assert found == ["a.jpg", "deep/c.webp", "deep/er/b.PNG"]
     assert [path.name for path in pictures_under(folder, "*.jpg")] == ["a.jpg"]
     assert [path.name for path in pictures_under(folder, "deep/*.webp")] == ["c.webp"]
+    assert len(pictures_under(folder, "")) == 3
 
 
 def test_results_of_an_earlier_run_are_no_input(folder):
@@ -169,3 +170,49 @@ def test_a_picture_of_50_megapixels_takes_less_than_a_gigabyte(tmp_path):
         cwd=root, env={"PYTHONPATH": f"{root}:{root / 'src'}", "PATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert float(found.stdout) < 1024
+
+
+@pytest.mark.parametrize("output", [".", "..", "deep/.."])
+def test_results_may_go_above_the_pictures(folder, output):
+    assert len(pictures_under(folder, without=folder / output)) == 3
+
+
+@pytest.mark.parametrize("pattern", ["**.jpg", "/data/*.jpg"])
+def test_a_pattern_that_is_none_is_refused(folder, pattern):
+    with pytest.raises(DataError, match=r"no pattern of paths in a folder.*'\*\.jpg'"):
+        pictures_under(folder, pattern)
+
+
+def test_a_picture_too_large_for_its_format_stops_no_other(tmp_path):
+    Image.fromarray(disc(8, 17000)).save(tmp_path / "wide.png")
+    Image.fromarray(disc(8, 60)).save(tmp_path / "small.png")
+    jobs = [Job(tmp_path / f"{name}.png", tmp_path / f"{name}.webp") for name in ("wide", "small")]
+    wide, small = run_jobs(jobs, redness(), Finish())
+    assert "wide.webp cannot be written: WEBP holds no picture of 17000 x 8 pixels" in str(wide.error)
+    assert small.error is None
+    assert sorted(path.name for path in tmp_path.glob("*.webp")) == ["small.webp"]
+
+
+def test_memory_that_one_picture_lacks_stops_no_other(tmp_path):
+    class Short(type(redness())):
+        def prepare(self, colours):
+            if colours.shape[1] == 80:
+                raise MemoryError
+            return super().prepare(colours)
+
+    predictor = redness()
+    predictor.__class__ = Short
+    for name, width in (("wide", 80), ("small", 60)):
+        Image.fromarray(disc(40, width)).save(tmp_path / f"{name}.png")
+    jobs = [Job(tmp_path / f"{name}.png", tmp_path / f"{name}-out.png") for name in ("wide", "small")]
+    wide, small = run_jobs(jobs, predictor, Finish())
+    assert "wide.png does not fit into memory" in str(wide.error)
+    assert small.error is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_stream_that_takes_no_more_is_told(tmp_path):
+    Image.fromarray(disc(40, 60)).save(tmp_path / "a.png")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        (found,) = run_jobs([Job(tmp_path / "a.png", full)], redness(), Finish())
+    assert "The result cannot be written: No space left on device." in str(found.error)

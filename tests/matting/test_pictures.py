@@ -10,6 +10,7 @@ import pytest
 
 from secateur.errors import DataError
 from secateur.matting.pictures import load_picture, read_alpha, read_rgb, save_picture
+from secateur.models.pictures import prepared_pictures
 from tests.matting.making import disc
 
 Image = pytest.importorskip("PIL.Image")
@@ -130,3 +131,10 @@ def test_a_picture_beyond_pillows_own_limit_is_read_without_a_warning(tmp_path, 
         warnings.simplefilter("error")
         assert read_rgb(tmp_path / "a.png").shape == PICTURE.shape
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_sixteen_bits_keep_their_tones_where_a_model_is_calibrated(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    (found,) = prepared_pictures([tmp_path / "deep.png"], (1, 3, 64, 64), (0, 0, 0), (1, 1, 1))
+    np.testing.assert_allclose(found[0, 1].numpy(), ramp / 65535, atol=1 / 255)

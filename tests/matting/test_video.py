@@ -219,3 +219,36 @@ def test_an_error_in_the_middle_leaves_no_file_and_no_thread(tmp_path):
     with pytest.raises(DataError, match="twenty"):
         converted(tmp_path / "in.mp4", tmp_path / "out.mp4", Finish(background=failing))
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("target", ["out.webm", "out.mp4"])
+def test_a_video_in_rgb_is_written_with_a_matrix(tmp_path, target):
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "rgb24"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(disc(64, 96), format="rgb24")))
+        container.mux(stream.encode(None))
+    converted(tmp_path / "in.mkv", tmp_path / target, Finish(background=lambda colours, _: colours))
+    with av.open(str(tmp_path / target)) as container:
+        frame = next(container.decode(video=0))
+        assert frame.colorspace == 5
+        assert np.abs(frame.to_ndarray(format="rgb24")[32, 48].astype(int) - (250, 10, 10)).max() < 25
+
+
+def test_a_sound_of_a_rate_that_the_target_lacks_is_resampled(tmp_path):
+    make_video(tmp_path / "in.mkv", tuple(range(0, 1000, 100)))
+    with av.open(str(tmp_path / "in.mkv")) as source, av.open(str(tmp_path / "loud.mkv"), "w") as container:
+        picture = container.add_stream_from_template(source.streams.video[0])
+        track = container.add_stream("flac", rate=192_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = picture
+                container.mux(packet)
+        part = av.AudioFrame.from_ndarray(np.zeros((1, 96_000), np.int16), format="s16", layout="mono")
+        part.sample_rate, part.pts, part.time_base = 192_000, 0, Fraction(1, 192_000)
+        for packet in (*track.encode(part), *track.encode(None)):
+            container.mux(packet)
+    converted(tmp_path / "loud.mkv", tmp_path / "out.mp4", GREEN)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].rate == 48_000

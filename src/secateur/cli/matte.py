@@ -24,14 +24,14 @@ from secateur.cli.options import (
     weights_option,
 )
 from secateur.cli.pictures import preprocessing_of
-from secateur.cli.subject import RANDOM, find_subject
+from secateur.cli.subject import find_subject, warn_if_random
 from secateur.errors import DataError, SecateurError
 from secateur.matting.finishing import Background, Finish, Kind, backdrop, blurred, plain
 from secateur.matting.folders import pictures_under, results_of
 from secateur.matting.jobs import Job, Result, run_jobs
 from secateur.matting.pictures import LOSSLESS, WRITTEN, read_rgb
 from secateur.matting.predicting import Predictor, open_predictor
-from secateur.matting.preprocessing import MEAN, STD, network_size
+from secateur.matting.preprocessing import network_size
 from secateur.matting.refining import REFINEMENTS, resampled
 from secateur.matting.video.converting import convert_to_pictures, convert_video, encoding_for
 from secateur.matting.video.reading import SUFFIXES as VIDEOS
@@ -102,7 +102,9 @@ def _background(_: click.Context, __: click.Parameter, value: str | None) -> Bac
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Pictures at once.")
 @click.option("--on", "runtime", metavar="RUNTIME", help=f"Where the model runs: {', '.join(RUNTIMES)}.")
 @precision_option
-@click.option("--int8", "precision", flag_value="int8", help="The same as --precision int8.")
+@click.option(
+    "--int8", "precision", flag_value="int8", help="The same as --precision int8, which modnet-small has a file for."
+)
 @device_option
 @threads_option
 @json_option
@@ -147,9 +149,9 @@ def command(  # noqa: PLR0913
 
     def opened(size: tuple[int, int] | None) -> Predictor:
         with Progress(quiet).step(f"opening {model}"):
-            network, mean, std = network_of(model, weights, full)
+            network = network_of(model, weights, full)
             fixed = None if size is None else (batch, *network_size(*size))
-            return open_predictor(network, runtime, options, mean, std, fixed)
+            return open_predictor(network, runtime, options, fixed)
 
     finish = Finish(kind or "cut-out", background, REFINEMENTS[refine] if refine else resampled, clean)
     choices = _Choices(source, output, finish, opened, batch, pattern, resume, quiet)
@@ -186,16 +188,15 @@ def _precision(precision: str | None, model: str) -> Any:
     )
 
 
-def network_of(model: str, weights: str | None, full: str | None) -> tuple[Network, Sequence[float], Sequence[float]]:
-    """Return a network with the mean and the deviation of its input."""
+def network_of(model: str, weights: str | None, full: str | None) -> Network:
+    """Return the network that was named, with its pre-processing."""
     if Path(model).suffix in FILES:
-        return Network.of_file(Path(model).name, model), MEAN, STD
+        return Network.of_file(Path(model).name, model)
     subject = find_subject(model, [_EXAMPLE], weights, full=full)
-    if subject.weights == RANDOM:
-        _log.warning("The weights of %s are random, and so are its mattes. Give some with --weights.", model)
-    told = preprocessing_of(model, subject) or {}
+    warn_if_random(subject)
     network = Network.of_model(model, subject.model, subject.example)
-    return network, told.get("mean", MEAN), told.get("std", STD)
+    network.preprocessing = preprocessing_of(model, subject)
+    return network
 
 
 def _run_for(source: str, output: str) -> Callable[[_Choices], list[dict[str, Any]]]:

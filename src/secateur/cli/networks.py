@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from secateur.cli.pictures import preprocessing_of
 from secateur.cli.subject import find_subject
 from secateur.runtimes.network import FILES, Network
 
@@ -49,4 +50,6 @@ def _network(
         return Network.of_file(name, model)
     is_saved = model.endswith(".safetensors")
     subject = find_subject(model, shapes, None if is_saved else weights, seed, full if is_saved else None)
-    return Network.of_model(name, subject.model, subject.example)
+    found = Network.of_model(name, subject.model, subject.example)
+    found.preprocessing = preprocessing_of(model, subject)
+    return found

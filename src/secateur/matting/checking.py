@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ def _is_inverted(matte: np.ndarray) -> bool:
 
 def _duplicates(paths: Sequence[Path]) -> list[Finding]:
     """Return the files whose bytes are those of an earlier one; only files of one length are read."""
+    paths = [path for path in paths if os.access(path, os.R_OK)]  # what cannot be read was found before
     lengths = Counter(path.stat().st_size for path in paths)
     first: dict[str, Path] = {}
     findings = []

@@ -16,7 +16,7 @@ def pictures_under(folder: Path, pattern: str | None = None, without: Path | Non
     Args:
         folder: the folder.
         pattern: of the paths in it, such as `*.jpg` or `2024/*`; None: all that have a picture's suffix.
-        without: a folder in it that is not looked into.
+        without: a folder that is not looked into, if it lies in `folder`.
 
     Raises:
         DataError: there is no such folder, or no picture in it.
@@ -24,11 +24,13 @@ def pictures_under(folder: Path, pattern: str | None = None, without: Path | Non
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give one with pictures in it.")
     left_out = without.resolve() if without is not None else None
+    if left_out is not None and folder.resolve() not in left_out.parents:
+        left_out = None
     found = [
         path
-        for path in sorted(folder.rglob(pattern or "*"))
+        for path in _matching(folder, pattern)
         if path.is_file()
-        and (pattern is not None or path.suffix.lower() in SUFFIXES)
+        and (pattern or path.suffix.lower() in SUFFIXES)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (left_out is None or left_out not in path.resolve().parents)
     ]
@@ -36,6 +38,13 @@ def pictures_under(folder: Path, pattern: str | None = None, without: Path | Non
         wanted = f"nothing like {pattern}" if pattern else f"no picture ({', '.join(sorted(SUFFIXES))})"
         raise DataError(f"{folder} holds {wanted}. Give a folder with pictures in it.")
     return found
+
+
+def _matching(folder: Path, pattern: str | None) -> list[Path]:
+    try:
+        return sorted(folder.rglob(pattern or "*"))
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"{pattern!r} is no pattern of paths in a folder: {error}. Write one like '*.jpg'.") from None
 
 
 def results_of(pictures: Sequence[Path], folder: Path, output: Path) -> list[Path]:

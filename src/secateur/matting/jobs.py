@@ -83,9 +83,11 @@ def _read(predictor: Predictor, job: Job) -> _Work:
     start = time.perf_counter()
     try:
         picture = load_picture(job.source, None if isinstance(job.source, Path) else "The input")
+        prepared = predictor.prepare(_opaque(picture))
     except SecateurError as error:
         return _Work(job, time.perf_counter() - start, error=error)
-    prepared = predictor.prepare(_opaque(picture))
+    except MemoryError:
+        return _Work(job, time.perf_counter() - start, error=_too_large(job))
     return _Work(job, time.perf_counter() - start, picture, prepared)
 
 
@@ -124,18 +126,28 @@ def _written(finish: Finish, work: _Work) -> Result:
     except SecateurError as found:
         error = found
     except MemoryError:
-        error = SecateurError(f"{work.job.source} does not fit into memory at full size. Make it smaller.")
+        error = _too_large(work.job)
     return Result(
         work.job, picture.colours.shape[:2], work.seconds + time.perf_counter() - start, picture.frames, error
     )
+
+
+def _too_large(job: Job) -> SecateurError:
+    name = job.source if isinstance(job.source, Path) else "The input"
+    return SecateurError(f"{name} does not fit into memory at full size. Make it smaller.")
 
 
 def _save(target: Path | BinaryIO, pixels: np.ndarray, profile: bytes | None) -> None:
     if not isinstance(target, Path):
         whole = io.BytesIO()
         save_picture(whole, pixels, ".png", profile)
-        target.write(whole.getvalue())
-        target.flush()
+        try:
+            target.write(whole.getvalue())
+            target.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SecateurError(f"The result cannot be written: {error.strerror}.") from None
         return
     ensure_folder(target.parent)
     fill_atomically(target, lambda beside: save_picture(beside, pixels, target.suffix.lower(), profile))

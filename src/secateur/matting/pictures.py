@@ -14,6 +14,7 @@ import numpy as np
 
 from secateur.errors import DataError
 from secateur.matting.layouts import Portrait
+from secateur.models.pictures import in_grey
 from secateur.runtimes.packages import require
 
 MOST_PIXELS = 2**29  # 1.6 GB of colours; a file that claims more is taken for a decompression bomb
@@ -147,12 +148,15 @@ def save_picture(target: Path | BinaryIO, pixels: np.ndarray, suffix: str, profi
     """Write pixels (height, width[, 3 or 4]) of uint8 in the format of a suffix, one of `WRITTEN`.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or its format holds no picture of this size.
     """
     image = require("PIL.Image").fromarray(pixels)
     told = {"icc_profile": profile} if profile and pixels.ndim == 3 else {}
     kind = {".jpg": "JPEG", ".tif": "TIFF"}.get(suffix, suffix.removeprefix(".").upper())
-    image.save(target, format=kind, **_OPTIONS[suffix], **told)
+    try:
+        image.save(target, format=kind, **_OPTIONS[suffix], **told)
+    except (ValueError, OverflowError) as error:
+        raise OSError(0, f"{kind} holds no picture of {image.width} x {image.height} pixels ({error})") from error
 
 
 @contextmanager
@@ -189,22 +193,10 @@ def _without_limit(pillow: Any, source: Any) -> Any:
 
 def _in_rgb(image: Any, profile: bytes | None) -> Any:
     if image.mode in _GREY:
-        return _in_grey(image).convert("RGB")
+        return in_grey(image).convert("RGB")
     if image.mode == "CMYK" and profile:
         return _by_profile(image, profile)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _in_grey(image: Any) -> Any:
-    if image.mode not in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
-        return image.convert("L")
-    values = np.asarray(image).astype(np.float32)
-    if image.mode == "F":
-        values = values * 255 if np.nanmax(values, initial=0) <= 1 else values
-    elif image.mode != "I" or values.max(initial=0) > 255:
-        values = values / 257
-    values = np.nan_to_num(values).clip(0, 255)
-    return require("PIL.Image").fromarray((values + np.float32(0.5)).astype(np.uint8))
 
 
 def _by_profile(image: Any, profile: bytes) -> Any:

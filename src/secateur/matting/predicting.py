@@ -100,18 +100,14 @@ def open_predictor(
     network: Network,
     runtime: str = "torch",
     options: Options | None = None,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
     fixed: tuple[int, int, int] | None = None,
 ) -> Predictor:
-    """Open a network for mattes.
+    """Open a network for mattes; its pre-processing is what it says itself, or else the published one.
 
     Args:
         network: a model, or an exported file.
         runtime: its name.
         options: precision, device and threads.
-        mean: of the input, in [0, 1].
-        std: of the input.
         fixed: batch, and height and width as the network sees them, where it is to see no others: some runtimes are
             faster then.
 
@@ -133,7 +129,8 @@ def open_predictor(
         shape = (fixed[0], 3, *fixed[1:])
     known = tuple(size for size in shape if size is not None)
     session = open_network(network, runtime, options, (known,) if len(known) == len(shape) else None)
-    return Predictor(session, mean, std, shape, network.dtypes[0])
+    told = network.preprocessing or {}
+    return Predictor(session, told.get("mean", MEAN), told.get("std", STD), shape, network.dtypes[0])
 
 
 def _failed(error: Exception, given: np.ndarray) -> RuntimeUnfitError:

@@ -12,6 +12,7 @@ import torch
 from secateur.errors import DataError, RuntimeMissingError
 
 T = TypeVar("T")
+_DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})  # Pillow's grey of more than 8 bits
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
@@ -56,7 +57,8 @@ def read_picture(path: Path, channels: int, size: tuple[int, int]) -> np.ndarray
     image_module, operations = _pillow()
     try:
         with image_module.open(path) as opened:
-            upright = operations.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+            upright = operations.exif_transpose(opened)
+            upright = (in_grey(upright) if upright.mode in _DEEP else upright).convert("L" if channels == 1 else "RGB")
             smaller = upright.width >= size[1] and upright.height >= size[0]
             filtered = image_module.Resampling.BOX if smaller else image_module.Resampling.BILINEAR
             values = np.asarray(upright.resize((size[1], size[0]), filtered), np.float32) / 255
@@ -79,6 +81,19 @@ def prepared_pictures(
     for path in paths:
         picture = read_picture(path, shape[1], (shape[2], shape[3]))
         yield torch.from_numpy((picture - centre) / scale)[None]
+
+
+def in_grey(image: Any) -> Any:
+    """Return a picture of Pillow's in grey of 8 bits; 16 bits and floating point numbers keep their tones."""
+    if image.mode not in _DEEP:
+        return image.convert("L")
+    values = np.asarray(image).astype(np.float32)
+    if image.mode == "F":
+        values = values * 255 if np.nanmax(values, initial=0) <= 1 else values
+    elif image.mode != "I" or values.max(initial=0) > 255:
+        values = values / 257
+    values = np.nan_to_num(values).clip(0, 255)
+    return _pillow()[0].fromarray((values + np.float32(0.5)).astype(np.uint8))
 
 
 def _pillow() -> tuple[Any, Any]:

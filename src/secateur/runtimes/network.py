@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import pickle
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from secateur.runtimes.quantizing import Samples
 from secateur.runtimes.shapes import Shapes, Sizes, random_inputs
 
 FILES = (".onnx", ".xml")
+PREPROCESSING = "secateur.preprocessing"  # under which an exported file tells it
 Source = Literal["module", "exported", "fused"]  # what a runtime opens of a network
 _RANDOM_SAMPLES = 2
 _IMPORTABLE = "Make it of classes and functions that can be imported, or measure its exported file."
@@ -41,6 +43,7 @@ class Network:
         shapes: of the inputs; in a file a free dimension is None.
         dtypes: of the inputs.
         samples: inputs to calibrate INT8 on; while there are none, random ones, which are good for timing alone.
+        preprocessing: the mean and the deviation that it wants its pictures with; None if nobody knows.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Network:
         self.name, self.form, self.file = name, form, file
         self.shapes, self.dtypes = tuple(map(tuple, shapes)), tuple(dtypes)
         self.samples: Samples = ()
+        self.preprocessing: dict[str, Any] | None = None
 
     @classmethod
     def of_model(cls, name: str, model: nn.Module, example: Any) -> Network:
@@ -77,8 +81,10 @@ class Network:
         path = Path(path)
         if not path.is_file():
             raise ArtifactError(f"{path} is not there. Check the path.")
-        shapes, dtypes = _inputs_of_onnx(path) if path.suffix == ".onnx" else _inputs_of_ir(path)
-        return cls(name, None, path, shapes, dtypes)
+        shapes, dtypes, told = _told_by_onnx(path) if path.suffix == ".onnx" else _told_by_ir(path)
+        found = cls(name, None, path, shapes, dtypes)
+        found.preprocessing = _preprocessing(told)
+        return found
 
     def inputs(self, sizes: Sizes, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Return random inputs of a size.
@@ -190,12 +196,22 @@ def _shown(shape: Sequence[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape)
 
 
-def _inputs_of_onnx(path: Path) -> tuple[list[list[int | None]], list[torch.dtype]]:
+def _preprocessing(told: str | None) -> dict[str, Any] | None:
+    """Return what an exported file says of its pre-processing, if it is of the right form."""
+    try:
+        found = json.loads(told or "null")
+        return {name: [float(one) for one in found[name]] for name in ("mean", "std")}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _told_by_onnx(path: Path) -> tuple[list[list[int | None]], list[torch.dtype], str | None]:
     onnx = require("onnx")
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise ArtifactError(f"{path} is no ONNX file, or a damaged one: {error}. Export it again.") from error
+    graph = model.graph
     weights = {one.name for one in graph.initializer}
     inputs = [one for one in graph.input if one.name not in weights]
     shapes = [
@@ -203,7 +219,8 @@ def _inputs_of_onnx(path: Path) -> tuple[list[list[int | None]], list[torch.dtyp
         for one in inputs
     ]
     kinds = [onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type) for one in inputs]
-    return shapes, [torch.from_numpy(_empty(kind)).dtype for kind in kinds]
+    told = {one.key: one.value for one in model.metadata_props}
+    return shapes, [torch.from_numpy(_empty(kind)).dtype for kind in kinds], told.get(PREPROCESSING)
 
 
 def _empty(kind: Any) -> Any:
@@ -212,11 +229,13 @@ def _empty(kind: Any) -> Any:
     return np.empty(0, kind)
 
 
-def _inputs_of_ir(path: Path) -> tuple[list[list[int | None]], list[torch.dtype]]:
+def _told_by_ir(path: Path) -> tuple[list[list[int | None]], list[torch.dtype], str | None]:
     openvino = require("openvino")
     try:
         model = openvino.Core().read_model(str(path))
     except Exception as error:
         raise ArtifactError(f"{path} is no OpenVINO IR, or a damaged one: {error}. Export it again.") from error
     shapes = [[dim.get_length() if dim.is_static else None for dim in one.get_partial_shape()] for one in model.inputs]
-    return shapes, [torch.from_numpy(_empty(one.get_element_type().to_dtype())).dtype for one in model.inputs]
+    kinds = [torch.from_numpy(_empty(one.get_element_type().to_dtype())).dtype for one in model.inputs]
+    place = PREPROCESSING.split(".")
+    return shapes, kinds, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None

@@ -20,7 +20,8 @@ SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv".split()  # noqa: SIM905 - to be read
 )
 _RATE = Fraction(25)  # frames a second of a video that does not say
-_UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # matrices between YUV and RGB, by the numbers of ITU-T H.273
+# Matrices between YUV and RGB, by the numbers of ITU-T H.273; a video that is stored in RGB has none.
+_NONE, _UNSPECIFIED, _BT709, _BT601 = 0, 2, 1, 5
 _HIGH_DEFINITION = 720  # lines; from here on players take BT.709 where nothing is said
 _LACKING = 0.5  # seconds that may lack at the end before it is said
 
@@ -159,7 +160,7 @@ class VideoReader:
             rate=rate,
             count=stream.frames or (round(seconds * rate) if seconds else 0),
             pixel_aspect=1 / aspect if sideways and aspect else aspect or Fraction(1),
-            matrix=matrix if first.colorspace == _UNSPECIFIED else first.colorspace,
+            matrix=matrix if first.colorspace in (_UNSPECIFIED, _NONE) else first.colorspace,
             primaries=first.color_primaries,
             transfer=first.color_trc,
         )

@@ -20,7 +20,8 @@ _HELD: dict[str, frozenset[str]] = {
     ".mov": frozenset({"aac", "mp3", "ac3", "alac", "pcm_s16le", "pcm_s24le"}),
 }
 _ENCODER = {".webm": "libopus", ".mp4": "aac", ".m4v": "aac", ".mov": "aac"}
-_OPUS_RATE = 48_000
+_USUAL_RATE = 48_000  # Opus has no other
+_AAC_RATES = frozenset({96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000})
 
 _log = logging.getLogger("secateur")
 
@@ -59,7 +60,7 @@ class Sound:
             target, encodes = self._into.add_stream_from_template(stream), False
         else:
             encoder = _ENCODER[suffix]
-            rate = _OPUS_RATE if encoder == "libopus" else stream.rate
+            rate = stream.rate if encoder == "aac" and stream.rate in _AAC_RATES else _USUAL_RATE
             layout = "mono" if stream.channels == 1 else "stereo"
             target, encodes = self._into.add_stream(encoder, rate=rate, layout=layout), True
             _log.info("Sound: %s becomes %s, which %s holds.", stream.codec_context.name, encoder, suffix)
