@@ -7,6 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
+from secateur.matting.splitting import split_portraits
 from tests.matting.data_sets import disc, write_set
 
 MATTERS = """
@@ -150,3 +151,20 @@ def test_data_without_a_command_shows_what_there_is(secateur):
     found = secateur("data")
     assert found.code == 2
     assert "check" in found.err
+
+
+def test_only_those_whom_training_held_out(judged):
+    options = ["--data", "set", *INPUT, "--json", "-q", "--metric", "mad"]
+    whole = judged("eval", "matters:Red", *options).json
+    found = judged("eval", "matters:Red", *options, "--held-out", "0.4").json
+    names = [one["name"] for one in found["data"][0]["models"][0]["pictures"]]
+    portraits = [one["name"] for one in whole["data"][0]["models"][0]["pictures"]]
+    split = split_portraits([judged.folder / "set"], [], 0.4, "(.*)")
+    assert sorted(names) == sorted(one.name for one in split.held_out)
+    assert 0 < len(names) < len(portraits) == 12
+
+
+def test_nobody_was_held_out(judged):
+    found = judged("eval", "matters:Red", "--data", "set", *INPUT, "--held-out", "0.0001")
+    assert found.code == 1
+    assert "Of 12 none is in the share of 0.0001" in found.err

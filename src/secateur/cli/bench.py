@@ -51,7 +51,9 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
 
 @click.command("bench")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_numbers)
+@click.option(
+    "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_numbers, help="Inputs at once."
+)
 @click.option("--size", metavar="HxW", callback=_size, help="Of pictures; the models' own if left out.")
 @click.option(
     "--on",
@@ -71,7 +73,9 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
     callback=_words,
     help=f"Of weights and arithmetic: {', '.join(get_args(Precision))}.",
 )
-@click.option("--device", "devices", default="cpu", show_default=True, metavar="D,...", callback=_words)
+@click.option(
+    "--device", "devices", default="cpu", show_default=True, metavar="D,...", callback=_words, help="Where: cpu, cuda."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="For one call; 0: the runtime decides.")
 @click.option(
     "--seconds", type=click.FloatRange(0), default=5.0, show_default=True, metavar="S", help="For each row, at least."

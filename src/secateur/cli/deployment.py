@@ -13,7 +13,7 @@ from secateur import __version__
 from secateur.artifact.format import digest
 from secateur.cli.console import Progress
 from secateur.cli.pictures import preprocessing_of, samples_of
-from secateur.cli.subject import Subject, find_subject
+from secateur.cli.subject import Subject, find_subject, warn_if_random
 from secateur.runtimes.deployment import Deployed
 
 
@@ -49,6 +49,7 @@ def found_for_deployment(
     """Return a model, its pre-processing, and pictures as it wants them to calibrate on, where a folder is given."""
     with progress.step(f"building {model}"):
         subject = find_subject(model, **chosen)
+    warn_if_random(subject)
     preprocessing = preprocessing_of(model, subject)
     if calibrate is None:
         return subject, preprocessing, []

@@ -11,15 +11,16 @@ import click
 from secateur.artifact.atomic import check_writable
 from secateur.cli.console import Progress, counting, show, show_json
 from secateur.cli.networks import find_networks
-from secateur.cli.options import model_options
+from secateur.cli.options import model_options, person_option
 from secateur.cli.pictures import MOST_PICTURES
 from secateur.errors import DataError
 from secateur.matting.evaluating import Matter, evaluate
 from secateur.matting.layouts import Clip, Portrait, find_clips, find_portraits, is_data_set
 from secateur.matting.metrics import METRICS, metrics_of
 from secateur.matting.predicting import open_predictor
+from secateur.matting.preprocessing import MEAN, STD
+from secateur.matting.splitting import only_held_out
 from secateur.models.pictures import evenly_spread, pictures_in, prepared_pictures
-from secateur.models.registry import ZOO
 from secateur.reporting.evaluation import (
     Compared,
     convention_json,
@@ -47,20 +48,41 @@ def _metrics(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ..
 
 @click.command("eval")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--data", "folders", multiple=True, required=True, metavar="DIR", help="May be given several times.")
+@click.option(
+    "--data", "folders", multiple=True, required=True, metavar="DIR", help="Pictures with mattes; may be repeated."
+)
 @click.option(
     "--on",
     "runtime",
     type=click.Choice(list(RUNTIMES)),
     help="Where models run; if left out, in torch, and an exported file in its own runtime.",
 )
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="Of weights and arithmetic.",
+)
 @click.option("--calibrate", metavar="DIR", help="Pictures to calibrate --precision int8 on; not those of --data.")
-@click.option("--device", default="cpu", show_default=True, metavar="DEVICE")
+@click.option("--device", default="cpu", show_default=True, metavar="DEVICE", help="Of the runtime: cpu, cuda.")
 @click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="For one call; 0: the runtime decides.")
 @click.option(
-    "--metric", "metrics", default=",".join(METRICS), show_default=True, metavar="NAME,...", callback=_metrics
+    "--metric",
+    "metrics",
+    default=",".join(METRICS),
+    show_default=True,
+    metavar="NAME,...",
+    callback=_metrics,
+    help="Means over the set, lower is better.",
 )
+@click.option(
+    "--held-out",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Only the people that train --held-out SHARE keeps out, with the same --person.",
+)
+@person_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="So many portraits or clips, evenly spread.")
 @click.option("--figure", metavar="FILE", help="Draw the ten worst: FILE.png or FILE.svg.")
 @model_options
@@ -73,6 +95,8 @@ def command(  # noqa: PLR0913
     device: str,
     threads: int,
     metrics: tuple[str, ...],
+    held_out: float | None,
+    person: str,
     limit: int | None,
     figure: str | None,
     shapes: tuple[tuple[int, ...], ...],
@@ -94,7 +118,7 @@ def command(  # noqa: PLR0913
         check_figure(figure)
         check_writable(figure)
     _check_calibration(precision, calibrate)
-    sets = {folder: _subjects(folder, limit) for folder in dict.fromkeys(folders)}
+    sets = {folder: _subjects(folder, held_out, person, limit) for folder in dict.fromkeys(folders)}
     progress = Progress(quiet)
     with progress.step("building the models"):
         networks = find_networks(models, shapes, weights, full, seed)
@@ -123,10 +147,10 @@ def _check_calibration(precision: Precision, calibrate: str | None) -> None:
         )
 
 
-def _subjects(folder: str, limit: int | None) -> Sequence[Portrait | Clip]:
+def _subjects(folder: str, held_out: float | None, person: str, limit: int | None) -> Sequence[Portrait | Clip]:
     place = Path(folder)
     found: Sequence[Portrait | Clip] = find_clips(place) if _holds_clips(place) else find_portraits(place)
-    return evenly_spread(found, limit)
+    return evenly_spread(found if held_out is None else only_held_out(found, held_out, person), limit)
 
 
 def _holds_clips(place: Path) -> bool:
@@ -147,10 +171,10 @@ def _matter(network: Network, runtime: str | None, options: Options, calibrate: 
 def _samples(network: Network, folder: str) -> list[list[Any]]:
     if network.file is not None:
         raise click.UsageError(f"{network.file} is quantised when it is written: secateur export --int8.")
-    entry = ZOO["modnet"]  # whose pre-processing all models have here
+    told = network.preprocessing or {"mean": MEAN, "std": STD}
     shape = [size or 1 for size in network.shapes[0]]
     paths = pictures_in(folder, MOST_PICTURES)
-    return [[one.numpy()] for one in prepared_pictures(paths, shape, entry.mean, entry.std)]
+    return [[one.numpy()] for one in prepared_pictures(paths, shape, told["mean"], told["std"])]
 
 
 def _compared(

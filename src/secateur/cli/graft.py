@@ -13,7 +13,7 @@ from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import input_option, json_option, quiet_option, seed_option, weights_option
 from secateur.cli.prune import check_files
-from secateur.cli.subject import find_subject, full_size_model
+from secateur.cli.subject import find_subject, full_size_model, warn_if_random
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import compare_layers
 from secateur.planning.rebasing import Conflict
@@ -55,7 +55,8 @@ def command(  # noqa: PLR0913
 ) -> None:
     """Prune the part of HOST at NAME as the saved DONOR was pruned, with the donor's weights, and save the whole.
 
-    HOST is a model (see MODEL), DONOR a file that `secateur prune` wrote of the part alone.
+    HOST is a built-in name, a saved file, or package.module:callable; DONOR a file that `secateur prune` wrote of the
+    part alone.
     """
     check_files(output, figure)
     progress = Progress(quiet)
@@ -65,6 +66,7 @@ def command(  # noqa: PLR0913
         plan = reduce(lambda earlier, later: later.after(earlier), contents.plans)
     with progress.step(f"building {host}"):
         subject = find_subject(host, **chosen)
+    warn_if_random(subject)
     with progress.step("grafting, and proving it"):
         grafted, whole = graft(subject.model, plan, at, small, subject.example, conflict)
     with progress.step("counting"):

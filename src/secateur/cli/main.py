@@ -71,7 +71,8 @@ class CommandGroup(click.Group):
 def group() -> None:
     """Structured pruning that proves itself: the same class of model, smaller.
 
-    MODEL is a built-in name (modnet, mobilenetv2, lenet), a saved file, or package.module:callable.
+    MODEL is a built-in name (modnet and modnet-small, which come trained, mobilenetv2, lenet), a saved file, or
+    package.module:callable.
     """
 
 
@@ -117,7 +118,8 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    message = message.replace("(ignore=)", "(--ignore)")  # the library speaks of its argument
+    for argument, option in (("(ignore=)", "(--ignore)"), ("trust=True", "--trust")):  # the library speaks of its own
+        message = message.replace(argument, option)
     click.echo(f"secateur: {' '.join(message.split())}", err=True)
     return code
 

@@ -61,6 +61,15 @@ def read_budget(_: click.Context, __: click.Parameter, value: str | None) -> str
     return value
 
 
+def read_pattern(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Read a regular expression; a callback of an option."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"{value!r} is no regular expression: {error}.") from None
+    return value
+
+
 input_option = click.option(
     "--input",
     "shapes",
@@ -70,10 +79,12 @@ input_option = click.option(
     help="Input shape, e.g. 1x3x512x512; once for each input.",
 )
 weights_option = click.option(
-    "--weights", metavar="FILE", help="Checkpoint to load, or random; what the model comes with if left out."
+    "--weights",
+    metavar="FILE",
+    help="Checkpoint to load, or random. Left out: what the model comes with; random, if it comes with none.",
 )
 full_option = click.option(
-    "--model", "full", metavar="PKG:FN", help="The full-size model of a saved file that is not of the zoo."
+    "--model", "full", metavar="PKG:FN", help="The full-size model of a file that does not say it: your own, or modnet."
 )
 attention_option = click.option(
     "--attention",
@@ -83,26 +94,32 @@ attention_option = click.option(
     help="What goes of attention: channels of every head (dims), whole heads, or whichever can be made exact.",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, metavar="N", show_default="0", help="Of everything random."
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, metavar="N", show_default=True, help="Of everything random."
+)
+person_option = click.option(
+    "--person", default="(.*)", metavar="REGEX", callback=read_pattern, help="What in a file's name says who it is."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of tables.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 precision_option = click.option(
-    "--precision", type=click.Choice(get_args(Precision)), help="Of --on, fp32 if left out."
+    "--precision", type=click.Choice(get_args(Precision)), help="On the runtime of --on; fp32 if left out."
 )
-device_option = click.option("--device", metavar="DEVICE", help="Of --on, cpu if left out.")
-threads_option = click.option("--threads", type=click.IntRange(1), metavar="N", help="Of --on; it decides if left out.")
+device_option = click.option("--device", metavar="DEVICE", help="Of the runtime of --on: cpu, cuda; cpu if left out.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="For one call; the runtime decides if left out."
+)
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add where a model is to run."""
-    names = ", ".join(RUNTIMES)
-    on_option = click.option(
-        "--on", metavar="RUNTIME", help=f"Where the model is to run: {names}. Channels stay multiples of its step."
-    )
-    for option in (threads_option, device_option, precision_option, on_option):
-        command = option(command)
-    return command
+def place_options(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add where a model is to run; `told` says what follows from it."""
+    on_option = click.option("--on", metavar="RUNTIME", help=f"{told}: {', '.join(RUNTIMES)}.")
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (threads_option, device_option, precision_option, on_option):
+            command = option(command)
+        return command
+
+    return add
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from secateur.runtimes.session import Options
 
 @click.command("probe")
 @click.argument("model", metavar="MODEL")
-@place_options
+@place_options("The runtime to measure, always needed")
 @click.option("--figure", metavar="FILE", help="Draw time by width: FILE.svg or FILE.png.")
 @model_options
 def command(

@@ -15,7 +15,7 @@ from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import place_options, read_budget, read_shares, subject_options
 from secateur.cli.pictures import batches_of, preprocessing_of
-from secateur.cli.subject import RANDOM, Subject, find_subject, part_of
+from secateur.cli.subject import Subject, find_subject, part_of, warn_if_random
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
@@ -59,7 +59,7 @@ class _Pruned:
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
 @click.option("--latency", metavar="TIME", help="Time to meet, as measured on --on: 0.5x of the model's own, or 60ms.")
-@place_options
+@place_options("Where the model is to run; channels stay multiples of its step")
 @click.option("--quality", metavar="LOSS", help="How far --metric may fall: -1% of what it is, or -0.01.")
 @click.option("--metric", metavar="PKG:FN", help="A function of a model that returns a number, the larger the better.")
 @click.option(
@@ -90,8 +90,8 @@ class _Pruned:
     "--ranking",
     type=click.Choice(RANKINGS),
     help="Channels compete within their group, all with all, with those of groups of the same structure, by the "
-    "time they take on --on, or by what the model loses with them. Left out: time under --latency, loss under a cap "
-    "with --calibrate, else group.",
+    "time they take on --on, or by what the model loses with them. Left out: time under --latency, loss under --macs, "
+    "--params or --quality with --calibrate, else group.",
 )
 @click.option("--round-to", type=click.IntRange(1), metavar="N", help="Keep multiples of this many channels.")
 @click.option(
@@ -142,8 +142,7 @@ def command(  # noqa: PLR0913
     preprocessing = preprocessing_of(model, subject)
     if part is not None:
         subject = part_of(subject, part)
-    if subject.weights == RANDOM:
-        progress.say(f"  The weights are random (seed {seed}); pass trained ones with --weights.")
+    warn_if_random(subject)
     if options["calibrate"] is not None:
         with progress.step(f"reading {options['calibrate']}"):
             budget["calibrate"] = batches_of(options["calibrate"], subject, preprocessing)

@@ -11,7 +11,7 @@ from secateur.artifact.atomic import check_writable, write_atomically
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.options import model_options
 from secateur.cli.pictures import batches_of, preprocessing_of
-from secateur.cli.subject import find_subject
+from secateur.cli.subject import find_subject, warn_if_random
 from secateur.measurement.sensitivity import SHARES, sensitivity
 from secateur.models.selection import select_function
 from secateur.planning.criteria.scoring import check_criterion
@@ -73,6 +73,7 @@ def command(  # noqa: PLR0913
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
         subject = find_subject(model, **chosen)
+    warn_if_random(subject)
     with progress.step(f"reading {data}"):
         batches = batches_of(data, subject, preprocessing_of(model, subject))
     judge = None if metric is None else select_function(metric)

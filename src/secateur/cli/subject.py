@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from secateur.models.registry import ZOO, entry_of
 from secateur.models.selection import select
 from secateur.planning.plans import Plan
 
+_log = logging.getLogger("secateur")
 RANDOM, BUILT_IN = "random", "built-in"  # weights of no file
 
 
@@ -89,6 +91,12 @@ def find_subject(
         load_checkpoint(selected.model, weights)
     origin = weights or (RANDOM if selected.entry else "as built")
     return Subject(name, selected.model, example, branches_of(selected.model), origin)
+
+
+def warn_if_random(subject: Subject) -> None:
+    """Say so where a command's result is worth what the weights are worth, and these are random."""
+    if subject.weights == RANDOM:
+        _log.warning("The weights of %s are random. Give trained ones with --weights.", subject.name)
 
 
 def part_of(subject: Subject, name: str) -> Subject:
