@@ -101,7 +101,8 @@ def test_it_does_not_go_on_with_other_data(data):
     assert data("train", "modnet", "--data", "set", "--out", "run", *SETTINGS).code == 0
     found = data("train", "modnet", "--data", "set", "--out", "run", *SETTINGS, "--resume", "--held-out", "0.5")
     assert found.code == 1
-    assert "was trained with data=" in found.err
+    assert "was trained with steps=" in found.err
+    assert ", not 2 files, " in found.err
     assert "held_out=0.15, not 0.5" in found.err
 
 
