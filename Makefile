@@ -22,7 +22,7 @@ help:
 	@echo "make check   format, lint, types and the import order"
 	@echo "make format  let ruff put the format right"
 	@echo "make bench   speed of the engine, beside its peers where they are installed"
-	@echo "make train   train the built-in matting networks from public pictures (hours; goes on where it was stopped)"
+	@echo "make train   train the built-in matting networks from public pictures (SECATEUR_DATA=DIR, see recipes/modnet.py; a day on two cores, goes on where it was stopped)"
 	@echo "make clean   remove the environment and what was built"
 
 demo: $(VENV)/.demo

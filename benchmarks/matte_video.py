@@ -57,11 +57,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--output", default=".webm", help="suffix; .mp4 is written on a green background")
     chosen = parser.parse_args()
-    network, mean, std = network_of(chosen.model, None, None)
+    network = network_of(chosen.model, None, None)
     with VideoReader(chosen.video) as reader:
         size = reader.track.size
     seen = network_size(*size)
-    predictor = open_predictor(network, chosen.on, Options(threads=chosen.threads), mean, std, (1, *seen))
+    predictor = open_predictor(network, chosen.on, Options(threads=chosen.threads), (1, *seen))
     finish = Finish() if chosen.output != ".mp4" else Finish(background=plain((0, 177, 64)))
     rates: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:

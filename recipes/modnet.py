@@ -2,6 +2,10 @@
 
 python recipes/modnet.py [--data DIR] [--out DIR] [--workers N] [--share 1.0]
 
+DIR, or what SECATEUR_DATA names, holds the pictures that the networks' cards list: `cc0_portraits` and `pif_portraits`
+(image/ and alpha/), `backgrounds` and `backgrounds2`, `real_gt` to judge on, and torchvision's weights as
+`pretrained/mobilenet_v2-b0353104.pth`. Nothing is downloaded.
+
 Every stage is a `secateur` command, printed before it runs, that goes on where it was stopped: start the same line
 again. The full network is trained at three sizes; the small one is cut out of it, compensated, and taught by it. People
 and backgrounds that are held out are written to OUT/held-out as sets to judge on. The last stage of the full network,

@@ -18,11 +18,11 @@ def test_the_demo_walks_the_whole_way(secateur):
     assert secateur.files() == {"secateur-demo"}
     made = secateur.folder / "secateur-demo"
     assert sorted(path.name for path in made.iterdir()) == [
-        "lenet-small.safetensors",
-        "modnet-small.safetensors",
+        "lenet-cut.safetensors",
+        "modnet-cut.safetensors",
         "widths.png",
     ]
-    assert secateur("verify", "secateur-demo/modnet-small.safetensors").code == 0
+    assert secateur("verify", "secateur-demo/modnet-cut.safetensors").code == 0
 
 
 def test_a_folder_that_cannot_be_made_is_refused(secateur):

@@ -34,7 +34,8 @@ def command(out: str, seed: int, quiet: bool) -> None:
         heading("What to type next"),
         f"  secateur verify {folder / PORTRAIT_FILE}",
         f"  secateur analyze {folder / PORTRAIT_FILE}",
-        "  secateur prune modnet -o small.safetensors --macs 0.25x --weights YOUR_CHECKPOINT --figure widths.svg",
+        "  secateur prune modnet -o small.safetensors --macs 0.25x --calibrate YOUR_PICTURES --figure widths.svg",
+        "  secateur matte YOUR_PICTURE person.png",
         "  secateur prune your_package.models:YourNet -o small.safetensors --ratio 0.5 --input 1x3x224x224",
         f"\nThe picture: {folder / FIGURE_FILE}",
     )

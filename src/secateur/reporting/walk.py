@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from torch import nn
 
+from secateur.artifact.shipped import pretrained
 from secateur.artifact.writing import save
 from secateur.errors import RuntimeMissingError
 from secateur.graph.staging import one_thread
@@ -23,7 +24,6 @@ from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.measurement.timing import compare_module_times
 from secateur.models.lenet import LeNet
 from secateur.models.mobilenetv2 import MobileNetV2
-from secateur.models.modnet import MODNet
 from secateur.models.registry import ZOO
 from secateur.pipeline import prune
 from secateur.planning.plans import Plan
@@ -32,7 +32,7 @@ from secateur.reporting.tables import accuracy_table, branch_table, proof_line, 
 from secateur.training.classification import LabelledImages, accuracy, fit_classifier, load_digits
 
 ARTICLE_CONFIG = [{"sparsity": 0.8, "op_types": ["Conv2d"]}]
-PORTRAIT_FILE, FIGURE_FILE, DIGITS_FILE = "modnet-small.safetensors", "widths.png", "lenet-small.safetensors"
+PORTRAIT_FILE, FIGURE_FILE, DIGITS_FILE = "modnet-cut.safetensors", "widths.png", "lenet-cut.safetensors"
 
 Digits = tuple[LabelledImages, LabelledImages]
 Step = Callable[[str], AbstractContextManager[Any]]
@@ -57,7 +57,7 @@ def walk(folder: Path, step: Step, seed: int = 0) -> Iterator[Chapter]:
     torch.manual_seed(seed)
     portrait = load_portrait()
     digits = load_digits()
-    modnet = MODNet().eval()
+    modnet = pretrained("modnet")
     yield _by_branch(modnet, portrait, step)
     yield _backbone(modnet, portrait, folder, step)
     yield _whole(modnet, portrait, folder, step)
@@ -92,7 +92,7 @@ def _by_branch(modnet: nn.Module, portrait: torch.Tensor, step: Step) -> Chapter
     )
 
 
-def _backbone(modnet: MODNet, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
+def _backbone(modnet: nn.Module, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
     backbone = MobileNetV2().eval()
     # It stands alone here, as in the article: MODNet's own weights, and the classifier that MODNet does without.
     backbone.load_state_dict(modnet.backbone.model.state_dict(), strict=False)
@@ -107,7 +107,7 @@ def _backbone(modnet: MODNet, portrait: torch.Tensor, folder: Path, step: Step) 
     )
 
 
-def _whole(modnet: MODNet, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
+def _whole(modnet: nn.Module, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
     small, plan, change = _pruned("the whole MODNet to 0.24x MACs", modnet, portrait, step, macs="0.24x")
     timings = _timed("MODNet", modnet, small, portrait, step, rounds=5)
     save(folder / PORTRAIT_FILE, small, plan)
