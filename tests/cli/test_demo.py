@@ -18,6 +18,7 @@ def test_the_demo_walks_the_whole_way(secateur):
     assert secateur.files() == {"secateur-demo"}
     made = secateur.folder / "secateur-demo"
     assert sorted(path.name for path in made.iterdir()) == [
+        "astronaut.png",
         "lenet-cut.safetensors",
         "modnet-cut.safetensors",
         "widths.png",

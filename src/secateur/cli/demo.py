@@ -11,7 +11,7 @@ from secateur.cli.console import Progress, heading, show
 from secateur.cli.options import quiet_option, seed_option
 from secateur.errors import ArtifactError
 from secateur.reporting.figures import check_figure
-from secateur.reporting.walk import DIGITS_FILE, FIGURE_FILE, PORTRAIT_FILE, walk
+from secateur.reporting.walk import DIGITS_FILE, FIGURE_FILE, PERSON_FILE, PORTRAIT_FILE, walk
 
 
 @click.command("demo")
@@ -21,11 +21,11 @@ from secateur.reporting.walk import DIGITS_FILE, FIGURE_FILE, PORTRAIT_FILE, wal
 @seed_option
 @quiet_option
 def command(out: str, seed: int, quiet: bool) -> None:
-    """Analyse MODNet, prune its backbone and the whole of it, then prune a trained LeNet and let it recover."""
+    """Analyse MODNet, prune its backbone and the whole of it, cut a person out, then prune a trained LeNet."""
     folder = Path(out)
     _make(folder)
     check_figure(FIGURE_FILE)
-    for name in (FIGURE_FILE, PORTRAIT_FILE, DIGITS_FILE):
+    for name in (FIGURE_FILE, PORTRAIT_FILE, PERSON_FILE, DIGITS_FILE):
         check_writable(folder / name)
     progress = Progress(quiet)
     for chapter in walk(folder, progress.step, seed):
@@ -37,7 +37,7 @@ def command(out: str, seed: int, quiet: bool) -> None:
         "  secateur prune modnet -o small.safetensors --macs 0.25x --calibrate YOUR_PICTURES --figure widths.svg",
         "  secateur matte YOUR_PICTURE person.png",
         "  secateur prune your_package.models:YourNet -o small.safetensors --ratio 0.5 --input 1x3x224x224",
-        f"\nThe picture: {folder / FIGURE_FILE}",
+        f"\nThe pictures: {folder / FIGURE_FILE}, {folder / PERSON_FILE}",
     )
 
 

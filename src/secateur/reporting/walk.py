@@ -14,11 +14,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from torch import nn
 
+from secateur.artifact.atomic import fill_atomically
 from secateur.artifact.shipped import pretrained
 from secateur.artifact.writing import save
 from secateur.errors import RuntimeMissingError
 from secateur.graph.staging import one_thread
 from secateur.graph.tracing import trace
+from secateur.matting.finishing import Finish
+from secateur.matting.pictures import save_picture
+from secateur.matting.predicting import open_predictor
 from secateur.measurement.branches import branch_costs
 from secateur.measurement.layers import ModelChange, compare_layers
 from secateur.measurement.timing import compare_module_times
@@ -29,10 +33,12 @@ from secateur.pipeline import prune
 from secateur.planning.plans import Plan
 from secateur.reporting.figures import draw_widths
 from secateur.reporting.tables import accuracy_table, branch_table, proof_line, timing_table, total_line
+from secateur.runtimes.network import Network
 from secateur.training.classification import LabelledImages, accuracy, fit_classifier, load_digits
 
 ARTICLE_CONFIG = [{"sparsity": 0.8, "op_types": ["Conv2d"]}]
 PORTRAIT_FILE, FIGURE_FILE, DIGITS_FILE = "modnet-cut.safetensors", "widths.png", "lenet-cut.safetensors"
+PERSON_FILE = "astronaut.png"
 
 Digits = tuple[LabelledImages, LabelledImages]
 Step = Callable[[str], AbstractContextManager[Any]]
@@ -47,7 +53,7 @@ class Chapter:
 
 
 def walk(folder: Path, step: Step, seed: int = 0) -> Iterator[Chapter]:
-    """Analyse MODNet, prune its backbone and the whole of it, then prune LeNet and let it recover.
+    """Analyse MODNet, prune its backbone and the whole of it, cut a person out, then prune LeNet and let it recover.
 
     `step` is a context manager that announces what is being done. Files are written into `folder`.
 
@@ -55,17 +61,21 @@ def walk(folder: Path, step: Step, seed: int = 0) -> Iterator[Chapter]:
         RuntimeMissingError: the packages that bring the picture and the digits are not installed.
     """
     torch.manual_seed(seed)
-    portrait = load_portrait()
+    picture = load_picture()
+    portrait = ZOO["modnet"].prepared(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
     digits = load_digits()
     modnet = pretrained("modnet")
     yield _by_branch(modnet, portrait, step)
     yield _backbone(modnet, portrait, folder, step)
     yield _whole(modnet, portrait, folder, step)
+    yield _person(picture, folder, step)
     yield _digits(digits, folder, step, seed)
 
 
-def load_portrait() -> torch.Tensor:
-    """Return scikit-image's astronaut (a portrait of Eileen Collins by NASA, in the public domain) as MODNet's input.
+def load_picture() -> np.ndarray:
+    """Return scikit-image's astronaut (a portrait of Eileen Collins by NASA, in the public domain), 512 x 512.
+
+    The published pre-processing leaves that size as it is.
 
     Raises:
         RuntimeMissingError: scikit-image is not installed.
@@ -77,8 +87,7 @@ def load_portrait() -> torch.Tensor:
             "The portrait comes with scikit-image, which is not installed. "
             "Install it with: pip install 'secateur[demo]'."
         ) from None
-    picture = np.asarray(data.astronaut())  # 512 x 512: the published pre-processing leaves that size as it is
-    return ZOO["modnet"].prepared(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+    return np.asarray(data.astronaut())
 
 
 def _by_branch(modnet: nn.Module, portrait: torch.Tensor, step: Step) -> Chapter:
@@ -92,7 +101,7 @@ def _by_branch(modnet: nn.Module, portrait: torch.Tensor, step: Step) -> Chapter
     )
 
 
-def _backbone(modnet: nn.Module, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
+def _backbone(modnet: Any, portrait: torch.Tensor, folder: Path, step: Step) -> Chapter:
     backbone = MobileNetV2().eval()
     # It stands alone here, as in the article: MODNet's own weights, and the classifier that MODNet does without.
     backbone.load_state_dict(modnet.backbone.model.state_dict(), strict=False)
@@ -117,6 +126,19 @@ def _whole(modnet: nn.Module, portrait: torch.Tensor, folder: Path, step: Step) 
     )
 
 
+def _person(picture: np.ndarray, folder: Path, step: Step) -> Chapter:
+    with step("cutting the astronaut out with modnet-small"):
+        network = Network.of_model("modnet-small", pretrained("modnet-small"), torch.zeros(1, 3, *picture.shape[:2]))
+        predictor = open_predictor(network)
+        (matte,) = predictor.run([predictor.prepare(picture)])
+        pixels = Finish()(picture, matte, None)
+        fill_atomically(folder / PERSON_FILE, lambda beside: save_picture(beside, pixels, ".png"))
+    return Chapter(
+        "3. What such a network does once it is trained on: modnet-small, which comes with secateur",
+        (f"The astronaut without what is behind her: {folder / PERSON_FILE}",),
+    )
+
+
 def _digits(digits: Digits, folder: Path, step: Step, seed: int) -> Chapter:
     train, test = digits
     scores = {}
@@ -132,7 +154,7 @@ def _digits(digits: Digits, folder: Path, step: Step, seed: int) -> Chapter:
     save(folder / DIGITS_FILE, small, plan)
     table = accuracy_table(scores, f"Accuracy on {len(test.labels)} digits held out")
     return Chapter(
-        "3. LeNet on real digits: half of every group pruned, then one epoch of training",
+        "4. LeNet on real digits: half of every group pruned, then one epoch of training",
         (total_line(change), proof_line(plan.proof), table, f"Saved: {folder / DIGITS_FILE}"),
     )
 
