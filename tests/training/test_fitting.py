@@ -14,7 +14,7 @@ from torch import nn
 
 import secateur
 from secateur.artifact.format import decode
-from secateur.errors import ArtifactError, DataError, TrainingError
+from secateur.errors import ArtifactError, TrainingError
 from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
@@ -53,6 +53,23 @@ picture = numpy.random.rand(1000, 1000, 3)
 cv2.GaussianBlur(picture, (0, 0), 5)
 fit(network(), Blurred(), Slope(), Recipe(steps=4, batch=2, workers=2), sys.argv[1])
 assert cv2.getNumThreads() == 2
+"""
+
+
+BROKEN = """
+import sys
+from secateur.errors import DataError
+from secateur.training.fitting import fit
+from secateur.training.recipe import Recipe
+from tests.training.test_fitting import Lines, Slope, network
+
+class Broken(Lines):
+    def __getitem__(self, index):
+        if index == 5:
+            raise DataError("p5.jpg is broken. Take it out.")
+        return super().__getitem__(index)
+
+fit(network(), Broken(), Slope(), Recipe(steps=4, batch=4, workers=int(sys.argv[2])), sys.argv[1])
 """
 
 
@@ -278,15 +295,10 @@ def test_other_data_are_told_when_it_is_resumed(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_sample_is_told_in_its_own_words(workers, tmp_path):
-    class Broken(Lines):
-        def __getitem__(self, index):
-            if index == 5:
-                raise DataError("p5.jpg is broken. Take it out.")
-            return super().__getitem__(index)
-
-    with pytest.raises(DataError) as found:
-        fit(network(), Broken(), Slope(), Recipe(steps=4, batch=4, workers=workers), tmp_path)
-    assert str(found.value) == "p5.jpg is broken. Take it out."
+    run = start(tmp_path, workers, script=BROKEN)  # it forks, which a process that ran other libraries may not survive
+    told = run.communicate(timeout=120)[1]
+    assert run.returncode == 1
+    assert told.splitlines()[-1] == "secateur.errors.DataError: p5.jpg is broken. Take it out."
 
 
 def test_processes_that_make_samples_with_opencv_take_a_core_each(tmp_path):
