@@ -8,8 +8,8 @@ DIR, or what SECATEUR_DATA names, holds the pictures that the networks' cards li
 
 Every stage is a `secateur` command, printed before it runs, that goes on where it was stopped: start the same line
 again. The full network is trained at three sizes; the small one is cut out of it, compensated, and taught by it. People
-and backgrounds that are held out are written to OUT/held-out as sets to judge on. The last stage of the full network,
-in batches of 32, wants a GPU: minutes there, most of a day on two cores.
+and backgrounds that are held out are written to OUT/held-out as sets to judge on. The last stage but one of the full
+network, in batches of 32, wants a GPU: minutes there, most of a day on two cores.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ FULL = (
     Stage("full-512", 512, (420, 660), 60, 4e-4, 4),
     Stage("semantic-512", 512, (420, 660), 85, 5e-4, 8, SEMANTIC),
     Stage("entropy-512", 512, (420, 660), 265, 8e-4, 32, ENTROPY),
+    Stage("people-512", 512, (420, 660), 30, 4e-4, 32, SEMANTIC),
 )
 SMALL = (
     Stage("small-384", 384, (320, 540), 30, 8e-4, 8, ENTROPY, taught=True),

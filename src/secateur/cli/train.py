@@ -158,7 +158,14 @@ def command(  # noqa: PLR0913
         f"{len(split.held_out)} people held out"
     )
     preprocessing = preprocessing_of(model, subject)
-    course = _Course(subject, preprocessing, split, {**options, "teacher": teacher}, seed, progress)
+    course = _Course(
+        subject,
+        preprocessing,
+        split,
+        {**options, "teacher": teacher, "teacher_weights": teacher_weights},
+        seed,
+        progress,
+    )
     for network in (subject.model, whole):
         if network is not None:
             course.task.check(network)
@@ -257,7 +264,10 @@ class _Course:
     def setting(self) -> dict[str, Any]:
         """What decides the result beside the recipe, as a checkpoint records it."""
         people, pictures = [one.name for one in self.split.people], [path.name for path in self.split.backgrounds]
-        given = ("size", "short", "held_out", "person", "teacher", "cross_entropy", "only_semantic", "macs", "steps")
+        given = (
+            "size", "short", "held_out", "person", "teacher", "teacher_weights", "cross_entropy", "only_semantic",
+            "macs", "steps", "calibrate",
+        )  # fmt: skip
         names = {"data": people, "backgrounds": pictures}
         told = {name: f"{len(one)} files, {digest(one)[:12]}" for name, one in names.items()}
         chosen = {name: self.options[name] for name in given if self.options[name] not in (None, False, ())}
