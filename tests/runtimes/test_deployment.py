@@ -98,6 +98,28 @@ def test_sums_of_8_bits_do_not_overflow_on_any_processor(suffix, tmp_path):
     assert deployed.gaps[-1].snr > 25
 
 
+class Beside(nn.Module):
+    """Convolves a picture beside features that are far larger, and read by weights that are far smaller."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.both = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(11, 4, 3, padding=1)
+        self.features.weight.data *= 60
+        self.both.weight.data[:, 3:] /= 60
+
+    def forward(self, picture):
+        return self.both(torch.cat([picture, self.features(picture).relu()], 1))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_what_is_read_side_by_side_in_int8_is_brought_to_one_range(suffix, tmp_path):
+    torch.manual_seed(0)
+    samples = [[np.random.default_rng(seed).uniform(-1, 1, (1, 3, 24, 24)).astype(np.float32)] for seed in range(8)]
+    example = torch.zeros(1, 3, 24, 24)
+    deployed = export(Beside().eval(), tmp_path / f"net{suffix}", example, precision="int8", samples=samples)
+    assert deployed.gaps[-1].snr > 30
+
+
 def test_an_example_that_says_something_is_compared_too(tmp_path):
     model, example = ZOO["lenet"]
     flat, told = (export(model, tmp_path / "net.onnx", one).gaps for one in (example, torch.rand(example.shape)))

@@ -18,13 +18,14 @@ from torch import nn
 from secateur.artifact.atomic import check_writable, fill_together
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes import onnxruntime
+from secateur.runtimes.equalizing import Samples
 from secateur.runtimes.exporting import OPSET, Exported, export_onnx, telling_of_the_disk
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.network import Network
 from secateur.runtimes.packages import require
 from secateur.runtimes.parity import Gap, gaps, gaps_on_pictures, trial_inputs
 from secateur.runtimes.paths import nodes_of
-from secateur.runtimes.quantizing import Choice, Samples, quantized_ir, quantized_onnx
+from secateur.runtimes.quantizing import Choice, quantized_ir, quantized_onnx
 from secateur.runtimes.registry import open_network
 from secateur.runtimes.session import Options, Precision
 from secateur.runtimes.shapes import Shapes, output_shapes, random_inputs
@@ -161,9 +162,10 @@ def _made(
             out.write_bytes(data)
         return out
     library = require("openvino")
-    model = library.Core().read_model(str(exported.path))
     if precision == "int8":
-        model = quantized_ir(model, samples, keep_float)
+        model = quantized_ir(exported.path, samples, keep_float)
+    else:
+        model = library.Core().read_model(str(exported.path))
     for key, value in metadata.items():
         model.set_rt_info(str(value), ["secateur", key.removeprefix("secateur.")])
     library.save_model(model, str(out), compress_to_fp16=precision == "fp16")

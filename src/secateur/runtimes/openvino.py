@@ -44,9 +44,8 @@ def open_openvino(network: Network, options: Options, shapes: Shapes | None, pro
     path = network.file if network.file is not None else network.fused.path
     core = require("openvino").Core()
     try:
-        model = core.read_model(str(path))
-        if options.precision == "int8":
-            model = quantized_ir(model, network.calibration(shapes))
+        quantized = options.precision == "int8"
+        model = quantized_ir(path, network.calibration(shapes)) if quantized else core.read_model(str(path))
         if shapes is not None:
             model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
         return OpenVinoSession(core, model, options, profiled)

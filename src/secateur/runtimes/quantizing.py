@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import ExportError, SecateurError
+from secateur.runtimes.equalizing import Run, Samples, equalized
 from secateur.runtimes.packages import quiet, require
 
 _MEANS = frozenset(("ReduceMean", "ReduceL2", "MVN"))
@@ -19,7 +20,6 @@ _ARITHMETIC = frozenset(("Add", "Subtract", "Multiply", "Divide", "Power", "Sqrt
 
 _NO_WORK = frozenset(("Constant", "Parameter", "Result"))
 
-Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
 Choice = Callable[[Sequence[str]], list[str]]  # of nodes by name
 
 
@@ -43,9 +43,10 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
     """
     quantization = require("onnxruntime.quantization")
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder, quiet("", "nncf"):
-        prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        source, prepared, out = (Path(folder) / f"{name}.onnx" for name in ("equalized", "prepared", "int8"))
         try:
-            quantization.shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+            source.write_bytes(equalized(path, samples, _opened_in_onnx_runtime))
+            quantization.shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             graph = require("onnx").load(str(prepared)).graph
             names, kept = [one.name for one in graph.input], keep_float([one.name for one in graph.node])
             quantization.quantize_static(
@@ -65,6 +66,15 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
         return out.read_bytes()
 
 
+def _opened_in_onnx_runtime(network: bytes) -> Run:
+    ort = require("onnxruntime")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3  # errors
+    session = ort.InferenceSession(network, settings, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    return lambda sample: session.run(None, dict(zip(names, sample, strict=True)))
+
+
 def _reader(quantization: Any, names: Sequence[str], samples: Samples) -> Any:
     class Reader(quantization.CalibrationDataReader):
         """Hands the samples out one by one."""
@@ -79,21 +89,23 @@ def _reader(quantization: Any, names: Sequence[str], samples: Samples) -> Any:
     return Reader()
 
 
-def quantized_ir(model: Any, samples: Samples, keep_float: Choice = _none) -> Any:
-    """Return a model of OpenVINO in INT8, by NNCF.
+def quantized_ir(path: Path, samples: Samples, keep_float: Choice = _none) -> Any:
+    """Return a file as a model of OpenVINO in INT8, by NNCF.
 
     Statistics over pictures, and what is scaled by them, stay in float: in 8 bits they cost quality and time. Weights
     have half of their range, as in `quantized_onnx` and for its reason.
 
     Args:
-        model: the model in fp32; it is not changed.
+        path: the file in fp32, ONNX or an IR.
         samples: what it is calibrated on.
         keep_float: from the names of all nodes to those that stay in fp32.
 
     Raises:
         ExportError: NNCF cannot quantise it (says why).
     """
-    nncf = require("nncf")
+    nncf, core = require("nncf"), require("openvino").Core()
+    is_onnx = path.suffix == ".onnx"
+    model = core.read_model(equalized(path, samples, _opened_in_openvino) if is_onnx else str(path))
     advanced = nncf.quantization.advanced_parameters
     every = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
     names = list(dict.fromkeys([*keep_float(every), *statistical_nodes(model)]))
@@ -109,6 +121,12 @@ def quantized_ir(model: Any, samples: Samples, keep_float: Choice = _none) -> An
             )
         except Exception as error:
             raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())}") from error
+
+
+def _opened_in_openvino(network: bytes) -> Run:
+    core = require("openvino").Core()
+    compiled = core.compile_model(core.read_model(network), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda sample: list(compiled(list(sample)).values())
 
 
 def statistical_nodes(model: Any) -> list[str]:
