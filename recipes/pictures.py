@@ -25,7 +25,7 @@ from secateur.matting.evaluating import read_truth  # noqa: E402
 from secateur.matting.foregrounds import foreground_of  # noqa: E402
 from secateur.matting.layouts import Portrait, find_portraits  # noqa: E402
 from secateur.matting.predicting import Predictor, open_predictor  # noqa: E402
-from secateur.reporting.sheets import Tile, cut_out, difference, draw_sheet, grey, small  # noqa: E402
+from secateur.reporting.sheets import Tile, difference, draw_sheet, grey, on_colour, small  # noqa: E402
 from secateur.runtimes.network import Network  # noqa: E402
 
 NETWORKS = {"full": "modnet", "small": "modnet-small"}
@@ -50,7 +50,7 @@ def predictor(name: str) -> Predictor:
 def draw_astronaut(network: Predictor, path: Path) -> None:
     picture = data.astronaut()
     matte = network(picture)
-    cut = cut_out(foreground_of(picture, matte), matte)
+    cut = on_colour(foreground_of(picture, matte), matte)
     tiles = [Tile(picture, "picture"), Tile(grey(matte), "matte"), Tile(cut, "cut-out")]
     draw_sheet([tiles], "secateur matte", path)
 

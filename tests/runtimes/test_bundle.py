@@ -104,6 +104,16 @@ def test_a_matte_has_the_size_of_the_picture_and_the_values_of_pytorch(bare, tmp
     assert matte.std() > 1
 
 
+def test_grey_of_16_bits_keeps_its_tones(bare, tmp_path, photograph):
+    made = bundle(ready(MODNet), tmp_path / "made", torch.zeros(1, 3, 64, 64), bare.runtime, measure=False)
+    with Image.open(photograph) as opened:
+        grey = np.asarray(opened.convert("L"))
+    for name, values in (("shallow", grey), ("deep", grey.astype(np.uint16) * 257)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+        assert bare("run.py", tmp_path / f"{name}.png", tmp_path / f"{name}-matte.png", within=made.folder).stderr == ""
+    assert (tmp_path / "deep-matte.png").read_bytes() == (tmp_path / "shallow-matte.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("build", "shape"), [(MobileNetV2, (1, 3, 64, 64)), (LeNet, (1, 1, 28, 28))], ids=["mobilenetv2", "lenet"]
 )

@@ -17,7 +17,7 @@ from secateur.matting.layouts import Portrait, find_layout
 from secateur.matting.pictures import read_alpha, read_rgb
 from secateur.models.pictures import evenly_spread
 from secateur.reporting.figures import check_figure
-from secateur.reporting.sheets import Tile, cut_out, draw_sheet, grey, small
+from secateur.reporting.sheets import Tile, draw_sheet, grey, on_colour, small
 
 SHOWN, COLUMNS = 40, 4  # portraits of a contact sheet, and how many of them side by side
 _MOST_SIZES = 5
@@ -106,5 +106,5 @@ def _tile(portrait: Portrait, warned: bool) -> Tile | None:
     if picture.shape[:2] != alpha.shape:
         return None
     picture, matte = small(picture), small(alpha).astype(np.float32) / 255
-    parts = picture, np.repeat(grey(matte)[:, :, None], 3, axis=2), cut_out(picture, matte)
+    parts = picture, np.repeat(grey(matte)[:, :, None], 3, axis=2), on_colour(picture, matte)
     return Tile(np.concatenate(parts, axis=1), portrait.name, warned)

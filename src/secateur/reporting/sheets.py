@@ -56,7 +56,7 @@ def difference(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return grey(np.stack([1 - little, 1 - depth, 1 - much], axis=2))
 
 
-def cut_out(picture: np.ndarray, matte: np.ndarray, colour: tuple[int, int, int] = (0, 158, 115)) -> np.ndarray:
+def on_colour(picture: np.ndarray, matte: np.ndarray, colour: tuple[int, int, int] = (0, 158, 115)) -> np.ndarray:
     """Return a picture of uint8 behind whose matte in [0, 1] there is one colour."""
     alpha = matte[:, :, None]
     return np.rint(picture * alpha + np.array(colour) * (1 - alpha)).astype(np.uint8)

@@ -21,7 +21,10 @@ from PIL import Image, ImageOps
 HEIGHT, WIDTH, MEAN, STD = $height, $width, $mean, $std
 if len(sys.argv) not in (2, 3):
     sys.exit(__doc__)
-picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("$mode")
+picture = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if picture.mode.startswith("I;16"):
+    picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+picture = picture.convert("$mode")
 smaller = picture.width >= WIDTH and picture.height >= HEIGHT
 resized = picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)
 values = np.asarray(resized, np.float32).reshape(HEIGHT, WIDTH, -1) / 255
