@@ -51,8 +51,7 @@ def equalized(path: Path, samples: Samples, opened: Callable[[bytes], Run]) -> b
 
 
 def _joins(graph: Any) -> Iterator[_Join]:
-    uses = Counter(name for node in graph.node for name in node.input)
-    uses.update(one.name for one in graph.output)
+    uses = Counter(_read(graph))
     weights = {one.name: one for one in graph.initializer}
     concats = {
         node.output[0]: node for node in graph.node if node.op_type == "Concat" and _attribute(node, "axis") == 1
@@ -65,6 +64,16 @@ def _joins(graph: Any) -> Iterator[_Join]:
             continue
         if uses[concat.output[0]] == uses[weight.name] == 1:
             yield _Join(concat, node, weight)
+
+
+def _read(graph: Any) -> Iterator[str]:
+    """Yield the tensors that are read, as often as they are, also in branches and loops."""
+    yield from (one.name for one in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for one in node.attribute:
+            for inner in (one.g, *one.graphs):
+                yield from _read(inner)
 
 
 def _attribute(node: Any, name: str) -> int | None:
@@ -89,7 +98,7 @@ def _ranges(
             ]
         )
         probe.graph.output.append(helper.make_tensor_value_info(f"{name}/largest", kinds.FLOAT, []))
-        probe.graph.output.append(helper.make_tensor_value_info(f"{name}/shape", kinds.INT64, [4]))
+        probe.graph.output.append(helper.make_tensor_value_info(f"{name}/shape", kinds.INT64, [None]))
     run = opened(probe.SerializeToString())
     found = [run(sample) for sample in samples]
     return {
