@@ -40,6 +40,23 @@ def test_the_longest_layer_is_the_one_with_the_work(runtime):
     assert found.milliseconds == pytest.approx(sum(found.kinds.values()))
 
 
+class Activated(nn.Module):
+    """Its activations are functions, and a convolution is its end: runtimes fuse these."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("runtime", TELLING)
+def test_convolutions_with_something_fused_into_them_keep_their_names(runtime):
+    network = Network.of_model("net", Activated().eval(), torch.zeros(1, 3, 64, 64))
+    assert set(times_of(profile(network, runtime, Options(threads=1), Sizes()))) == {"first", "second"}
+
+
 @pytest.mark.parametrize("runtime", TELLING)
 @pytest.mark.parametrize("model", [MobileNetV2(), MODNet()], ids=["mobilenetv2", "modnet"])
 def test_layers_are_named_as_the_model_names_them_and_keep_their_macs(model, runtime):
@@ -99,13 +116,13 @@ def test_networks_are_told_apart_by_code_and_hyperparameters_not_by_weights():
     assert identity(nn.Sequential(nn.Conv2d(3, 4, 3))) == identity(nn.Sequential(nn.Conv2d(3, 4, 3)))
     different = [
         identity(nn.Sequential(nn.Conv2d(3, 4, 3))), identity(nn.Sequential(nn.Conv2d(3, 4, 3)), 64),
-        identity(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2))), identity(Activated(torch.relu)), identity(Sigmoid()),
+        identity(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2))), identity(Through(torch.relu)), identity(Sigmoid()),
         identity(Relu()),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
 
 
-class Activated(nn.Module):
+class Through(nn.Module):
     def __init__(self, activation):
         super().__init__()
         self.conv, self.activation = nn.Conv2d(3, 4, 3), activation

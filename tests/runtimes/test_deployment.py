@@ -13,6 +13,9 @@ import secateur
 from secateur.errors import ArtifactError, ExportError, RuntimeUnfitError, SecateurError
 from secateur.models import LeNet, MobileNetV2, MODNet
 from secateur.runtimes.deployment import export
+from secateur.runtimes.network import Network
+from secateur.runtimes.registry import open_network
+from secateur.runtimes.session import Options
 from tests.artifact.reloading import OTHERS, PICTURES, build
 
 pytest.importorskip("onnxruntime")
@@ -262,3 +265,80 @@ def test_attention_of_torchs_own_layers_comes_out_with_a_free_batch(tmp_path):
     assert "batch" in deployed.free
     assert deployed.worst.error < 1e-4
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Bounded(nn.Module):
+    """Takes pictures of 0 to 1 alone."""
+
+    def forward(self, x):
+        if float(x.min()) < 0 or float(x.max()) > 1:
+            raise ValueError("pictures are 0 to 1")
+        return x * 2
+
+
+class Gamma(nn.Module):
+    """Is no number below zero."""
+
+    def forward(self, x):
+        return x.pow(1 / 2.2)
+
+
+class Alone(nn.Module):
+    """Takes one picture of any size at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x).reshape(1, 4, x.shape[2], x.shape[3])
+
+
+@pytest.mark.parametrize("kind", [Bounded, Gamma, Alone])
+def test_models_that_refuse_some_inputs_are_exported(kind, tmp_path):
+    made = export(kind().eval(), tmp_path / "net.onnx", torch.zeros(1, 3, 32, 32))
+    assert made.worst.error < 1e-5
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize(
+    ("sample", "free", "message"),
+    [
+        (np.zeros((1, 3, 24, 24)), None, r"takes float32 of 4 dimensions, and .* has float64 of 4"),
+        (np.zeros((3, 24, 24), np.float32), None, r"has float32 of 3 dimensions"),
+        (np.zeros((1, 3, 24, 24), np.float32), (), r"fixed to 2, and a sample to calibrate on has 1. Leave the batch"),
+    ],
+)
+def test_samples_that_do_not_fit_are_told(sample, free, message, suffix, tmp_path):
+    words = {"precision": "int8", "samples": [[sample]] * 8, "free": free}
+    with pytest.raises(ExportError, match=message):
+        export(Beside().eval(), tmp_path / f"net{suffix}", torch.zeros(2, 3, 24, 24), **words)
+
+
+class Twice(nn.Module):
+    """Reads the picture beside features two times over."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = Beside(), Beside()
+
+    def forward(self, x):
+        return self.one(x) + self.two(x)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_operations_without_names_are_brought_to_one_range_too(runtime, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    model, x = Twice().eval(), torch.rand(1, 3, 24, 24) * 2 - 1
+    file = export(model, tmp_path / "net.onnx", x, free=()).path
+    bare = onnx.load(str(file))
+    for node in bare.graph.node:
+        node.name = ""
+    onnx.save(bare, str(file))
+    network = Network.of_file("net", file)
+    network.samples = [[np.random.default_rng(seed).uniform(-1, 1, x.shape).astype(np.float32)] for seed in range(8)]
+    (found,) = open_network(network, runtime, Options("int8"))(x.numpy())
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    assert np.std(found - expected) < 0.03 * np.std(expected)

@@ -59,6 +59,30 @@ def test_outputs_agree_with_the_model_by_name_and_at_other_sizes(pair, runtime):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
 
 
+class Scaled(nn.Module):
+    """Enlarges its picture before it works on it."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.conv = scale, nn.Conv2d(3, 4, 3)
+
+    def forward(self, x, points=None):
+        x = self.conv(nn.functional.interpolate(x, scale_factor=self.scale))
+        return x if points is None else x + points.mean()
+
+
+def test_networks_that_take_different_time_are_told_apart():
+    x = torch.zeros(1, 3, 8, 8)
+    once, again, larger = (Network.of_model("net", Scaled(scale), x) for scale in (2, 2, 8))
+    assert once.identity == again.identity != larger.identity
+
+
+def test_the_batch_is_that_of_the_inputs_that_have_it():
+    network = Network.of_model("net", Scaled(2), (torch.zeros(1, 3, 16, 16), torch.zeros(40, 3)))
+    shapes = [tuple(one.shape) for one in network.inputs(Sizes(4, 32, 32))]
+    assert shapes == [(4, 3, 32, 32), (40, 3)]
+
+
 @pytest.mark.parametrize("runtime", INSTALLED)
 def test_every_precision_that_a_runtime_names_works(runtime):
     torch.manual_seed(0)

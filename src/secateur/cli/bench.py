@@ -189,10 +189,11 @@ def _setups(
     for name in installed:
         runtime_of(name)
         able = dict(presence_of(name).devices)
+        unknown = () if able else tuple(precisions)  # what is not installed tells so when it is opened
         for device in devices:
             for precision in precisions:
                 options = Options(precision, device, threads)
-                if len(precisions) * len(devices) * len(installed) == 1 or precision in able.get(device, (precision,)):
+                if len(precisions) * len(devices) * len(installed) == 1 or precision in able.get(device, unknown):
                     found.append((name, options))
     if not found:
         lacking = f"{', '.join(precisions)} on {', '.join(devices)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from secateur.cli.pictures import preprocessing_of
-from secateur.cli.subject import find_subject
+from secateur.cli.subject import find_subject, is_file
 from secateur.runtimes.network import FILES, Network
 
 
@@ -48,7 +48,7 @@ def _network(
 ) -> Network:
     if Path(model).suffix in FILES:
         return Network.of_file(name, model)
-    is_saved = model.endswith(".safetensors")
+    is_saved = is_file(model)
     subject = find_subject(model, shapes, None if is_saved else weights, seed, full if is_saved else None)
     found = Network.of_model(name, subject.model, subject.example)
     found.preprocessing = preprocessing_of(model, subject)

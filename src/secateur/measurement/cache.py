@@ -28,7 +28,7 @@ _log = logging.getLogger("secateur")
 def folder() -> Path:
     """Return where measurements are kept: SECATEUR_CACHE, or the user's cache folder."""
     if own := os.environ.get("SECATEUR_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     if platform.system() == "Windows":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "secateur" / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
@@ -48,7 +48,8 @@ def remembered(
         lasts: how many seconds after it was made it still holds.
     """
     versions = [__version__, torch.__version__, presence_of(runtime).version]
-    key = [what, str(this_machine()), runtime, versions, vars(options), details]
+    threads = options.threads or torch.get_num_threads()  # as far as anybody knows; the runtime may take others
+    key = [what, str(this_machine()), runtime, versions, {**vars(options), "threads": threads}, details]
     return recalled(what, key, measure, lasts)
 
 

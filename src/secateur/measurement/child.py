@@ -11,6 +11,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,25 +74,31 @@ def _listen(stream: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
 
 @contextmanager
 def running_child(job: Job) -> Iterator[Child]:
-    """Start a worker for a job, and end it with the body."""
+    """Start a worker for a job, and end it with the body; what it leaves in temporary files goes with it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
     if job.options.threads:
         environment["OMP_NUM_THREADS"] = str(job.options.threads)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.path.pop(0); from secateur.measurement.worker import main; main()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    try:
-        child = Child(process)
-        with suppress(DeadError):  # the first question tells
-            child.ask(job)
-        yield child
-    finally:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            with suppress(OSError):
-                stream.close()  # type: ignore[union-attr]
+    with tempfile.TemporaryDirectory(prefix="secateur-", ignore_cleanup_errors=True) as folder:
+        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys; sys.path[:] = filter(None, sys.path); import secateur.measurement.worker as w; w.main()",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        try:
+            child = Child(process)
+            with suppress(DeadError):  # the first question tells
+                child.ask(job)
+            yield child
+        finally:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    stream.close()  # type: ignore[union-attr]

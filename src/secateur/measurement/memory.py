@@ -56,10 +56,11 @@ def _told(path: str, pattern: str) -> int | None:
 
 
 def _control_group() -> int | None:
-    """Return what a container leaves."""
+    """Return what a container leaves; what it holds of files goes when it is wanted."""
+    group = Path("/sys/fs/cgroup")
     try:
-        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
-        return None if most == "max" else max(0, int(most) - int(used))
+        most, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(encoding="ascii"), re.MULTILINE)
+        return None if most == "max" else max(0, int(most) - int(used) + int(cached[1] if cached else 0))
     except (OSError, ValueError):
         return None

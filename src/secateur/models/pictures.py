@@ -73,14 +73,28 @@ def prepared_pictures(
     """Yield inputs (1, channels, height, width) for a model whose input is of this shape: `(picture - mean) / std`.
 
     Raises:
-        DataError: a picture is broken, or the shape is not one of pictures.
+        DataError: a picture is broken, the shape is not one of pictures, or mean and std do not fit it.
     """
     if len(shape) != 4 or shape[1] not in (1, 3):
         raise DataError(f"An input of {'x'.join(map(str, shape))} is no picture: 1 or 3 channels are wanted.")
-    centre, scale = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+    centre, scale = (_by_channel(values, shape[1]) for values in (mean, std))
+    if centre is None or scale is None or not (scale > 0).all():
+        raise DataError(
+            f"The model's pre-processing says mean={mean}, std={std}, and its pictures have {shape[1]} channels. Save "
+            f"it with {shape[1]} numbers for each, those of std above 0."
+        )
     for path in paths:
         picture = read_picture(path, shape[1], (shape[2], shape[3]))
         yield torch.from_numpy((picture - centre) / scale)[None]
+
+
+def _by_channel(values: Any, channels: int) -> np.ndarray | None:
+    """Return numbers as (channels, 1, 1); None if they are not as many, or none."""
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        return None
+    return found.reshape(-1, 1, 1) if found.shape == (channels,) and np.isfinite(found).all() else None
 
 
 def in_grey(image: Any) -> Any:

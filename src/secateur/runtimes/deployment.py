@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -102,16 +103,25 @@ def export(  # noqa: PLR0913 - each is a choice of its own
         (('batch', 'height', 'width'), 3.1e-07)
     """
     path = Path(path).expanduser()
-    _check(path, precision, samples)
+    _check(path, precision, samples, keep_float)
     form = inference_form(model, example)
     tensors = form.call.tensors()
+    if precision == "int8":
+        _check_samples(samples, tensors, free)
     # ONNX Runtime is as quick with the operations as they are; OpenVINO is not, and float16 overflows in some of them.
     half = precision == "fp16"
     deployed_form = fused_form(form, half) if half or path.suffix == ".xml" else form
     keep = partial(nodes_of, keep_float, model=form.model)
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-        for choice in [free] if free is not None or force else [None, ("batch",), ()]:
-            exported = export_onnx(deployed_form, tensors, Path(folder) / "network.onnx", choice, opset, metadata)
+        choices: list[Collection[str] | None] = [free] if free is not None or force else [None, ("batch",), ()]
+        for choice in choices:
+            try:
+                exported = export_onnx(deployed_form, tensors, Path(folder) / "network.onnx", choice, opset, metadata)
+            except RuntimeUnfitError as error:  # a size that looks free alone may not be free beside another
+                if choice is choices[-1]:
+                    raise
+                _log.info("With %s free: %s", _said(choice), error)
+                continue
             with telling_of_the_disk(exported.path):
                 made = _made(exported, path.suffix, precision, samples, keep, metadata or {})
             try:
@@ -121,14 +131,18 @@ def export(  # noqa: PLR0913 - each is a choice of its own
             except (ExportError, RuntimeUnfitError) as error:
                 if free is not None or not exported.free:
                     raise
-                _log.info("With %s free: %s", ", ".join(exported.free), error)
+                _log.info("With %s free: %s", _said(exported.free), error)
             else:
                 _move(made, path)
                 return deployed
     raise AssertionError("the last choice leaves nothing free, and returns or raises")
 
 
-def _check(path: Path, precision: str, samples: Samples) -> None:
+def _said(free: Collection[str] | None) -> str:
+    return "all that can be" if free is None else ", ".join(free)
+
+
+def _check(path: Path, precision: str, samples: Samples, keep_float: Sequence[str]) -> None:
     if path.suffix not in RUNTIMES:
         raise RuntimeUnfitError(
             f"{path} ends in neither .onnx nor .xml, which say what to write. Give it one of these."
@@ -140,7 +154,26 @@ def _check(path: Path, precision: str, samples: Samples) -> None:
             f"INT8 wants inputs to calibrate on, at least {FEWEST_SAMPLES} and better some hundreds; there are "
             f"{len(samples)}. Give pictures that are like those of the use."
         )
+    if keep_float and precision != "int8":
+        raise RuntimeUnfitError(f"Only INT8 leaves layers in float, and the file is to be in {precision}.")
     check_writable(path)
+
+
+def _check_samples(samples: Samples, tensors: Sequence[torch.Tensor], free: Collection[str] | None) -> None:
+    wanted = [(str(one.dtype).removeprefix("torch."), one.ndim) for one in tensors]
+    for sample in samples:
+        given = [(str(one.dtype), one.ndim) for one in sample]
+        if given != wanted:
+            raise ExportError(f"The model takes {_told(wanted)}, and a sample to calibrate on has {_told(given)}.")
+        if free is not None and "batch" not in free and tensors[0].ndim and len(sample[0]) != len(tensors[0]):
+            raise ExportError(
+                f"The batch is fixed to {len(tensors[0])}, and a sample to calibrate on has {len(sample[0])}. Leave "
+                "the batch free, or give samples of that size."
+            )
+
+
+def _told(kinds: Sequence[tuple[str, int]]) -> str:
+    return " and ".join(f"{dtype} of {ndim} dimensions" for dtype, ndim in kinds) or "no array"
 
 
 def _made(
@@ -165,9 +198,13 @@ def _made(
     if precision == "int8":
         model = quantized_ir(exported.path, samples, keep_float)
     else:
-        model = library.Core().read_model(str(exported.path))
+        try:
+            model = library.Core().read_model(str(exported.path))
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO does not read the network: {' '.join(str(error).split())[:300]}") from error
     for key, value in metadata.items():
-        model.set_rt_info(str(value), ["secateur", key.removeprefix("secateur.")])
+        told = value if isinstance(value, str) else json.dumps(value)
+        model.set_rt_info(told, ["secateur", key.removeprefix("secateur.")])
     library.save_model(model, str(out), compress_to_fp16=precision == "fp16")
     return out
 

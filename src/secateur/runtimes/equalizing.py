@@ -5,6 +5,7 @@ A picture beside features that are six times as large would keep 40 of its 256 l
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ def _equalize(graph: Any, join: _Join, parts: Sequence[tuple[float, int]]) -> No
     join.weight.CopyFrom(numpy_helper.from_array(weight, join.weight.name))
 
 
+def _free_name(graph: Any, name: str) -> str:
+    """Return the name, or one with a number where something begins with it."""
+    taken = {one for node in graph.node for one in (node.name, *node.output)} | {one.name for one in graph.initializer}
+    numbered = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    return next(new for new in numbered if not any(one == new or one.startswith(f"{new}/") for one in taken))
+
+
 def _scale(largest: float, weight: np.ndarray) -> float:
     strongest = float(np.abs(weight).max())
     return (largest / strongest) ** 0.5 if largest and strongest else 1.0
@@ -129,7 +137,7 @@ def _scale(largest: float, weight: np.ndarray) -> float:
 
 def _multiply(graph: Any, join: _Join, place: int, factor: float) -> None:
     onnx = require("onnx")
-    name = f"{join.convolution.name}/scale_{place}"
+    name = _free_name(graph, f"{join.convolution.name or join.concat.output[0]}/scale_{place}")
     source = join.concat.input[place]
     graph.initializer.append(onnx.numpy_helper.from_array(np.float32(factor), f"{name}/factor"))
     node = onnx.helper.make_node("Mul", [source, f"{name}/factor"], [f"{name}/output"], name=name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def export_onnx(
         if not _write(form, example, path, axes, opset):
             chosen = ()
     model = onnx.load(str(path))
+    made = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    if made != opset:
+        raise ExportError(
+            f"{type(form.model).__name__} goes into ONNX with opset {made}, not {opset}. Ask for that (--opset {made})."
+        )
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
@@ -144,7 +150,8 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
         "output_names": list(form.outputs),
         "opset_version": opset,
     }
-    with evaluating(form), torch.no_grad(), _attention_in_parts(), quiet("torch.onnx", "onnxscript"):
+    silent = redirect_stdout(io.StringIO())  # the tracer prints its graph where it fails
+    with evaluating(form), torch.no_grad(), _attention_in_parts(), quiet("torch.onnx", "onnxscript"), silent:
         try:
             torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
             return True

@@ -139,7 +139,7 @@ class Network:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of what takes time: modules and their code, inputs; the values of weights do not count.
+        """A digest of what takes time: modules, their settings and code, inputs; the values of weights do not count.
 
         Raises:
             RuntimeUnfitError: there is only a file.
@@ -149,9 +149,10 @@ class Network:
         kinds = sorted(
             {f"{kind.__module__}.{kind.__qualname__} {_code_of(kind)}" for kind in map(type, self.form.modules())}
         )
+        settings = [(name, _plain(vars(one))) for name, one in self.form.named_modules()]
         tensors = [(name, tuple(one.shape), str(one.dtype)) for name, one in self.form.state_dict().items()]
         call = self.form.call.map(lambda _: torch.empty(0))
-        told = repr((repr(self.form.model), kinds, tensors, self.shapes, self.dtypes, call.args, call.kwargs))
+        told = repr((repr(self.form.model), kinds, settings, tensors, self.shapes, self.dtypes, call.args, call.kwargs))
         return hashlib.sha256(told.encode()).hexdigest()
 
     @cached_property
@@ -177,14 +178,25 @@ class Network:
 
 
 def _code_of(kind: type[nn.Module]) -> str:
-    """Return a digest of a module's forward, without what differs from process to process."""
+    """Return a digest of the code of a module's class and of those it derives from, but for torch's own."""
 
     def told(code: CodeType) -> list[Any]:
         constants = [told(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
         return [code.co_code.hex(), code.co_names, constants]
 
-    code = getattr(kind.forward, "__code__", None)
-    return hashlib.sha256(repr(told(code)).encode()).hexdigest() if code else ""
+    own = [one for one in kind.__mro__ if not one.__module__.startswith(("torch.", "builtins"))]
+    found = [(name, getattr(value, "__func__", value)) for one in own for name, value in sorted(vars(one).items())]
+    codes = [(name, told(value.__code__)) for name, value in found if hasattr(value, "__code__")]
+    return hashlib.sha256(repr(codes).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return the numbers and words in a value; of others nothing: they may look different in every process."""
+    if isinstance(value, dict):
+        return sorted((str(key), plain) for key, one in value.items() if (plain := _plain(one)) is not None)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    return repr(value) if isinstance(value, bool | int | float | str | torch.dtype) else None
 
 
 def _inner(shape: Sequence[int | None], asked: Sequence[int]) -> list[tuple[int | None, int]]:

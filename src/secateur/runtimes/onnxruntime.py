@@ -19,6 +19,10 @@ from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import PROFILED, Arrays, NodeTime, Options, Session, median_times
 from secateur.runtimes.shapes import Shapes
 
+_FUSED = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "Add"}
+)  # into the convolution before
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -104,14 +108,27 @@ def profile(network: Network, options: Options, arrays: Arrays) -> list[NodeTime
         for _ in range(PROFILED + 1):
             run()
         events = json.loads(Path(session.session.end_profiling()).read_text(encoding="utf-8"))
+        convolutions = _convolutions(network.exported.path)
     runs: list[list[NodeTime]] = [[]]
     for event in events:
         if event["name"] == "model_run":  # it is told after its operations
             runs.append([])
         elif event["name"].endswith("_kernel_time"):
-            path, kind = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            name, kind = str(event["name"]).removesuffix("_kernel_time"), event["args"]["op_name"]
+            path = convolutions.get(name.removesuffix("_nchwc"), name)
             runs[-1].append(NodeTime(path, kind, event["dur"] / 1e3))
     return median_times(runs[1:-1])  # after the last comes what is no run
+
+
+def _convolutions(file: Path) -> dict[str, str]:
+    """Return, by tensor, the convolution that it comes from through activations: fused ones are named after that."""
+    found: dict[str, str] = {}
+    for node in require("onnx").load(str(file), load_external_data=False).graph.node:
+        if node.op_type == "Conv":
+            found[node.output[0]] = node.name
+        elif node.op_type in _FUSED and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
 
 
 def halved(path: Path) -> bytes:

@@ -95,7 +95,8 @@ class _Sums:
     def add(self, expected: np.ndarray, found: np.ndarray) -> _Sums:
         """Take in one output of the model and of the file."""
         with np.errstate(invalid="ignore"):
-            difference = np.where(found == expected, 0.0, np.abs(found - expected))  # infinities may be equal, too
+            same = (found == expected) | (np.isnan(found) & np.isnan(expected))  # infinities may be equal, too
+            difference = np.where(same, 0.0, np.abs(found - expected))
         finite = expected[np.isfinite(expected)]
         self.difference = float(np.max([self.difference, difference.max(initial=0.0)]))  # NaN stays
         self.largest = max(self.largest, float(np.abs(finite).max(initial=0.0)))
@@ -116,10 +117,12 @@ def trial_inputs(
     """Yield the example, then random inputs of its size, of a larger batch, and of larger pictures, as far as free.
 
     Whole numbers and flags are drawn from those that the example holds. `takes` tells whether the model runs on shapes.
-    An example of one value all over is left out: norms make it rounding noise, which is nobody's result.
+    An example of one value all over is left out where the model takes anything else: norms make it rounding noise,
+    which is nobody's result.
     """
     floating = [one for one in example if one.is_floating_point()]
-    if not floating or not all(_is_flat(one) for one in floating):
+    told = not floating or not all(_is_flat(one) for one in floating)
+    if told:
         yield tuple(example)
     shapes = tuple(tuple(one.shape) for one in example)
     picture = next((shape for shape in shapes if len(shape) == 4), None)
@@ -136,6 +139,9 @@ def trial_inputs(
         if takes(wanted):
             drawn = random_inputs(wanted, [one.dtype for one in example], seed)
             yield tuple(_like(one, other, seed) for one, other in zip(drawn, example, strict=True))
+            told = True
+    if not told:
+        yield tuple(example)
 
 
 def _is_flat(tensor: torch.Tensor) -> bool:

@@ -48,7 +48,9 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
             source.write_bytes(equalized(path, samples, _opened_in_onnx_runtime))
             quantization.shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             graph = require("onnx").load(str(prepared)).graph
-            names, kept = [one.name for one in graph.input], keep_float([one.name for one in graph.node])
+            weights = {one.name for one in graph.initializer}  # old files list them among the inputs
+            names = [one.name for one in graph.input if one.name not in weights]
+            kept = keep_float([one.name for one in graph.node])
             quantization.quantize_static(
                 str(prepared),
                 str(out),
@@ -104,13 +106,14 @@ def quantized_ir(path: Path, samples: Samples, keep_float: Choice = _none) -> An
         ExportError: NNCF cannot quantise it (says why).
     """
     nncf, core = require("nncf"), require("openvino").Core()
-    is_onnx = path.suffix == ".onnx"
-    model = core.read_model(equalized(path, samples, _opened_in_openvino) if is_onnx else str(path))
     advanced = nncf.quantization.advanced_parameters
-    every = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
-    names = list(dict.fromkeys([*keep_float(every), *statistical_nodes(model)]))
     with quiet("", "nncf"), redirect_stdout(io.StringIO()):  # a bar of progress
         try:
+            is_onnx = path.suffix == ".onnx"
+            model = core.read_model(equalized(path, samples, _opened_in_openvino) if is_onnx else str(path))
+            nodes = [node for node in model.get_ordered_ops() if node.get_type_name() not in _NO_WORK]
+            every = [node.get_friendly_name() for node in nodes]
+            names = list(dict.fromkeys([*keep_float(every), *statistical_nodes(model)]))
             return nncf.quantize(
                 model,
                 nncf.Dataset([list(sample) for sample in samples]),
@@ -119,8 +122,10 @@ def quantized_ir(path: Path, samples: Samples, keep_float: Choice = _none) -> An
                 advanced_parameters=advanced.AdvancedQuantizationParameters(overflow_fix=advanced.OverflowFix.ENABLE),
                 ignored_scope=nncf.IgnoredScope(names=names) if names else None,
             )
+        except SecateurError:
+            raise
         except Exception as error:
-            raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())}") from error
+            raise ExportError(f"NNCF does not quantise the network: {' '.join(str(error).split())[:300]}") from error
 
 
 def _opened_in_openvino(network: bytes) -> Run:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from secateur.errors import RuntimeMissingError, RuntimeUnfitError, nearest
 from secateur.runtimes import compiled, eager, onnxruntime, openvino
 from secateur.runtimes.network import Network
-from secateur.runtimes.packages import EXTRAS, is_installed, version_of
+from secateur.runtimes.packages import EXTRAS, is_installed, require, version_of
 from secateur.runtimes.runtime import Runtime
 from secateur.runtimes.session import Options, Session
 from secateur.runtimes.shapes import Shapes
@@ -78,6 +78,7 @@ def check_able(runtime: str, options: Options) -> None:
     """
     there = presence_of(runtime)
     if there.remedy:
+        require(runtime_of(runtime).package)  # tells of one that is broken
         raise RuntimeMissingError(f"{runtime} is not installed. Run: {there.remedy}")
     able = dict(there.devices)
     if options.device not in able:

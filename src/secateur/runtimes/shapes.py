@@ -29,16 +29,22 @@ class Sizes:
                 raise RuntimeUnfitError(f"A {name} of {value} makes no sense. Give a whole number from 1.")
 
     def of(self, shapes: Sequence[Sequence[int]]) -> Shapes:
-        """Return the shapes of inputs at this size: every first dimension is the batch's, and pictures have four."""
-        return tuple(self._of(tuple(shape)) for shape in shapes)
+        """Return the shapes of inputs at this size.
 
-    def _of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        batch, *rest = shape or (1,)
-        if not shape:
+        The batch is the first dimension of the first input, and of those that have as many; pictures have four
+        dimensions, and those of the first one's height and width change with it.
+        """
+        batches = next((shape[0] for shape in shapes if shape), None)
+        side = next((tuple(shape[2:]) for shape in shapes if len(shape) == 4), ())
+
+        def of(shape: tuple[int, ...]) -> tuple[int, ...]:
+            if shape and shape[0] == batches:
+                shape = (self.batch or shape[0], *shape[1:])
+            if len(shape) == 4 and shape[2:] == side:
+                shape = (*shape[:2], self.height or shape[2], self.width or shape[3])
             return shape
-        if len(shape) == 4:
-            rest = [rest[0], self.height or rest[1], self.width or rest[2]]
-        return (self.batch or batch, *rest)
+
+        return tuple(of(tuple(shape)) for shape in shapes)
 
     def __str__(self) -> str:
         size = f" at {self.height}x{self.width}" if self.height and self.width else ""

@@ -17,7 +17,7 @@ from secateur.graph.calls import Call, calls_of
 from secateur.measurement.contest import Cell, contest
 from secateur.models.registry import entry_of
 from secateur.runtimes.deployment import export
-from secateur.runtimes.forms import inference_form
+from secateur.runtimes.forms import evaluating, inference_form
 from secateur.runtimes.machine import this_machine
 from secateur.runtimes.network import Network
 from secateur.runtimes.packages import version_of
@@ -82,6 +82,8 @@ def bundle(  # noqa: PLR0913 - each is a choice of its own
     form = inference_form(model, calls)
     tensors = form.call.tensors()
     outputs = output_shapes(form, tensors)
+    with evaluating(form), torch.no_grad():
+        kind = kind_of(outputs[0], form(*tensors)[0].is_floating_point())
 
     def fill(beside: Path) -> Bundle:
         file = beside / FILES[runtime]
@@ -98,7 +100,7 @@ def bundle(  # noqa: PLR0913 - each is a choice of its own
             picture=picture,
             inputs=tuple(tuple(one.shape) for one in tensors),
             outputs=outputs,
-            kind=kind_of(outputs[0]),
+            kind=kind,
             machine=this_machine(),
             cell=_timed(file, runtime) if measure else None,
         )

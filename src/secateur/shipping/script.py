@@ -80,13 +80,19 @@ class Picture:
         return "L" if len(self.mean) == 1 else "RGB"
 
 
-def kind_of(shape: Sequence[int]) -> Kind:
-    """Tell by its shape what an output is: a matte (1, 1, H, W), scores (1, K), or anything else.
+def kind_of(shape: Sequence[int], is_floating: bool = True) -> Kind:
+    """Tell what an output is, by its shape and whether it holds real numbers.
+
+    A matte is (1, 1, H, W), scores are (1, K).
 
     Example:
         >>> kind_of((1, 1, 512, 512)), kind_of((1, 1000)), kind_of((1, 21, 64, 64))
         ('matte', 'scores', 'arrays')
+        >>> kind_of((1, 1, 512, 512), is_floating=False)
+        'arrays'
     """
+    if not is_floating:
+        return "arrays"
     match tuple(shape):
         case (1, 1, height, width) if height > 1 and width > 1:
             return "matte"
