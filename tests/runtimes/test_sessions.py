@@ -81,6 +81,7 @@ def test_the_batch_is_that_of_the_inputs_that_have_it():
     network = Network.of_model("net", Scaled(2), (torch.zeros(1, 3, 16, 16), torch.zeros(40, 3)))
     shapes = [tuple(one.shape) for one in network.inputs(Sizes(4, 32, 32))]
     assert shapes == [(4, 3, 32, 32), (40, 3)]
+    assert Sizes(4).of([(40, 3), (1, 3, 16, 16), (1, 5)]) == ((40, 3), (4, 3, 16, 16), (4, 5))
 
 
 @pytest.mark.parametrize("runtime", INSTALLED)

@@ -16,7 +16,7 @@ import torch
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes.forms import InferenceForm, evaluating
 from secateur.runtimes.packages import quiet, require
-from secateur.runtimes.shapes import AXES, STEP, Shapes, Sizes, output_shapes, random_inputs
+from secateur.runtimes.shapes import AXES, STEP, Shapes, Sizes, batch_of, output_shapes, random_inputs
 
 OPSET = 17
 Axes = dict[str, dict[int, str]]
@@ -132,7 +132,7 @@ def _at_another(
 ) -> tuple[Shapes, Shapes]:
     """Return the shapes of inputs and outputs with one size changed."""
     picture = next((shape for shape in shapes if len(shape) == 4), None)
-    now = {"batch": shapes[0][0] if shapes[0] else 1}
+    now = {"batch": batch_of(shapes)}
     if picture is not None:
         now |= {"height": picture[2], "width": picture[3]}
     if word not in now:

@@ -12,7 +12,7 @@ from secateur.errors import RuntimeUnfitError, SecateurError
 from secateur.runtimes.forms import InferenceForm, evaluating
 from secateur.runtimes.quantizing import Samples
 from secateur.runtimes.session import Session
-from secateur.runtimes.shapes import STEP, Shapes, Sizes, random_inputs
+from secateur.runtimes.shapes import STEP, Shapes, Sizes, batch_of, random_inputs
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def trial_inputs(
         yield tuple(example)
     shapes = tuple(tuple(one.shape) for one in example)
     picture = next((shape for shape in shapes if len(shape) == 4), None)
-    batch = shapes[0][0] if shapes and shapes[0] else 1
+    batch = batch_of(shapes)
     trials = [Sizes()]
     if "batch" in free:
         trials.append(Sizes(batch + 2))

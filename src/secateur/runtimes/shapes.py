@@ -31,10 +31,10 @@ class Sizes:
     def of(self, shapes: Sequence[Sequence[int]]) -> Shapes:
         """Return the shapes of inputs at this size.
 
-        The batch is the first dimension of the first input, and of those that have as many; pictures have four
-        dimensions, and those of the first one's height and width change with it.
+        The batch is the first dimension of the first picture, or else input, and of those that have as many; pictures
+        have four dimensions, and those of the first one's height and width change with it.
         """
-        batches = next((shape[0] for shape in shapes if shape), None)
+        batches = batch_of(shapes)
         side = next((tuple(shape[2:]) for shape in shapes if len(shape) == 4), ())
 
         def of(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -49,6 +49,12 @@ class Sizes:
     def __str__(self) -> str:
         size = f" at {self.height}x{self.width}" if self.height and self.width else ""
         return f"batch {self.batch}{size}" if self.batch else (size.removeprefix(" at ") or "the example's size")
+
+
+def batch_of(shapes: Sequence[Sequence[int]]) -> int:
+    """Return the batch of inputs: that of the first picture, or of the first input if there is none."""
+    found = sorted((shape for shape in shapes if shape), key=lambda shape: len(shape) != 4)
+    return found[0][0] if found else 1
 
 
 def random_inputs(shapes: Shapes, dtypes: Sequence[torch.dtype], seed: int = 0) -> tuple[torch.Tensor, ...]:
