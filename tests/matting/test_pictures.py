@@ -138,3 +138,9 @@ def test_sixteen_bits_keep_their_tones_where_a_model_is_calibrated(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     (found,) = prepared_pictures([tmp_path / "deep.png"], (1, 3, 64, 64), (0, 0, 0), (1, 1, 1))
     np.testing.assert_allclose(found[0, 1].numpy(), ramp / 65535, atol=1 / 255)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0, 0), (1, 1, 1)), ((0, 0, 0), (1, 0, 1)), ("imagenet", (1, 1, 1))])
+def test_preprocessing_that_does_not_fit_the_channels_is_told(mean, std):
+    with pytest.raises(DataError, match=r"mean=.*, std=.*, and its pictures have 3 channels"):
+        list(prepared_pictures([], (1, 3, 64, 64), mean, std))

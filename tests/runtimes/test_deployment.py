@@ -212,6 +212,7 @@ def test_of_itself_it_frees_only_sizes_that_the_file_can_follow(tmp_path):
         ({"path": "net.pb"}, RuntimeUnfitError, "neither .onnx nor .xml"),
         ({"precision": "bf16"}, RuntimeUnfitError, "not in bf16"),
         ({"precision": "int8"}, ExportError, "at least 8 .* there are 0"),
+        ({"keep_float": ["conv1"]}, RuntimeUnfitError, "Only INT8 leaves layers in float"),
         ({"free": ("height",)}, RuntimeUnfitError, "LeNet does not take 1x1x60x28"),
         ({"path": "nowhere/net.onnx"}, ArtifactError, "nowhere"),
     ],

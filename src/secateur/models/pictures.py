@@ -77,8 +77,8 @@ def prepared_pictures(
     """
     if len(shape) != 4 or shape[1] not in (1, 3):
         raise DataError(f"An input of {'x'.join(map(str, shape))} is no picture: 1 or 3 channels are wanted.")
-    centre, scale = (_by_channel(values, shape[1]) for values in (mean, std))
-    if centre is None or scale is None or not (scale > 0).all():
+    centre, scale = (np.array(numbers(values, shape[1]), np.float32).reshape(-1, 1, 1) for values in (mean, std))
+    if not centre.size or not scale.size or scale.min() <= 0:
         raise DataError(
             f"The model's pre-processing says mean={mean}, std={std}, and its pictures have {shape[1]} channels. Save "
             f"it with {shape[1]} numbers for each, those of std above 0."
@@ -88,13 +88,13 @@ def prepared_pictures(
         yield torch.from_numpy((picture - centre) / scale)[None]
 
 
-def _by_channel(values: Any, channels: int) -> np.ndarray | None:
-    """Return numbers as (channels, 1, 1); None if they are not as many, or none."""
+def numbers(value: Any, count: int) -> tuple[float, ...]:
+    """Return so many finite numbers; none if the value is anything else."""
     try:
-        found = np.asarray(values, np.float32)
+        found = np.asarray(value, np.float64)
     except (TypeError, ValueError):
-        return None
-    return found.reshape(-1, 1, 1) if found.shape == (channels,) and np.isfinite(found).all() else None
+        return ()
+    return tuple(found.tolist()) if found.shape == (count,) and np.isfinite(found).all() else ()
 
 
 def in_grey(image: Any) -> Any:

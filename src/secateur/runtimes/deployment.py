@@ -155,7 +155,9 @@ def _check(path: Path, precision: str, samples: Samples, keep_float: Sequence[st
             f"{len(samples)}. Give pictures that are like those of the use."
         )
     if keep_float and precision != "int8":
-        raise RuntimeUnfitError(f"Only INT8 leaves layers in float, and the file is to be in {precision}.")
+        raise RuntimeUnfitError(
+            f"Only INT8 leaves layers in float, and the file is to be in {precision}. Ask for int8, or name none."
+        )
     check_writable(path)
 
 

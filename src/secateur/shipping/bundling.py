@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +14,7 @@ from secateur.artifact.atomic import check_new_folder, fill_folder_atomically
 from secateur.errors import ExportError, RuntimeUnfitError, nearest
 from secateur.graph.calls import Call, calls_of
 from secateur.measurement.contest import Cell, contest
+from secateur.models.pictures import numbers
 from secateur.models.registry import entry_of
 from secateur.runtimes.deployment import export
 from secateur.runtimes.forms import evaluating, inference_form
@@ -156,22 +156,13 @@ def _statistics(
             f"How {name} wants its pictures is not known, and run.py has to prepare them. Say it with "
             "preprocessing={'mean': ..., 'std': ...}, in secateur.save or in bundle."
         )
-    mean, std = (_numbers(preprocessing[word], channels) for word in ("mean", "std"))
+    mean, std = (numbers(preprocessing[word], channels) for word in ("mean", "std"))
     if not mean or not std or min(std) <= 0:
         raise ExportError(
             f"{name} takes pictures of {channels} channels, and its preprocessing says mean={preprocessing['mean']}, "
             f"std={preprocessing['std']}. Give {channels} numbers for each, those of std above 0."
         )
     return mean, std
-
-
-def _numbers(value: Any, count: int) -> tuple[float, ...]:
-    """Return so many finite numbers; none if the value is anything else."""
-    try:
-        found = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        return ()
-    return tuple(found.tolist()) if found.shape == (count,) and np.isfinite(found).all() else ()
 
 
 def _timed(file: Path, runtime: str) -> Cell:
