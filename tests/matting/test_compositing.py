@@ -35,7 +35,7 @@ def data(tmp_path):
 
 def composites(data, **scene):
     backgrounds = sorted((data / "backgrounds").iterdir())
-    settings = {"size": 64, "short": (60, 90), "nobody": 0.0, **scene}
+    settings = {"size": 64, "short": (60, 90), "nobody": 0.0, "near": 0.0, **scene}
     return Composites(find_portraits(data / "people"), backgrounds, Scene(**settings), seed=1, kept=data / "kept")
 
 
@@ -105,11 +105,23 @@ def test_people_who_are_farther_away_are_smaller_and_at_all_sides(data):
     assert max(middles) > 48
 
 
+@pytest.mark.parametrize("composed", [0.0, 1.0])
+def test_people_near_by_are_larger_and_cut_off_at_the_sides(data, composed):
+    usual, near = (
+        composites(data, composites=composed, company=0.0, far=0.0, near=share, haired=0.0) for share in (0.0, 1.0)
+    )
+    assert np.mean(shares(near)) > 1.4 * np.mean(shares(usual))
+    sides = [near[number]["matte"][0][:, [0, -1]].amax() for number in range(30)]
+    assert np.mean([float(side) > 0.9 for side in sides]) > 0.5
+    assert all(float(near[number]["matte"].max()) > 0.9 for number in range(30))
+
+
 def test_who_is_cut_off_at_both_sides_ends_there_when_farther_away(data):
     for path in (data / "people" / "alpha").iterdir():
         Image.fromarray(np.full((120, 90), 255, np.uint8)).save(path)
     for number in range(10):
-        matte = composites(data, composites=1.0, company=0.0, far=1.0, short=(40, 50))[number]["matte"][0]
+        samples = composites(data, composites=1.0, company=0.0, far=1.0, haired=0.0, short=(40, 50))
+        matte = samples[number]["matte"][0]
         assert 0 < (matte > 0.9).float().mean() < 0.9
         assert set(matte.max(dim=0).values.gt(0.9).tolist()) == {False, True}
 
@@ -171,8 +183,17 @@ def test_more_hair_grows_around_the_head_and_is_in_the_matte():
             assert drawn[grown == 255].max() < 120  # of the colour of what is on the head, though the wall is white
 
 
-def test_who_is_cut_off_at_the_top_keeps_the_hair():
+def test_who_is_cut_off_at_the_top_has_more_hair_at_the_sides():
     colours, alpha = standing(top=0)
+    drawn, matte = fuller_hair(colours, alpha, True, np.random.default_rng(0))
+    grown = (matte > alpha).any(axis=0)
+    assert grown[:70].any()
+    assert grown[130:].any()
+    assert (drawn == colours)[alpha == 255].all()
+
+
+def test_who_has_no_head_to_be_seen_keeps_the_hair():
+    colours, alpha = (np.rot90(each) for each in standing(top=40))  # she lies
     drawn, matte = fuller_hair(colours, alpha, True, np.random.default_rng(0))
     assert drawn is colours
     assert matte is alpha

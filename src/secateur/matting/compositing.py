@@ -18,7 +18,7 @@ from secateur.errors import ArtifactError, DataError
 from secateur.matting.backgrounds import random_background
 from secateur.matting.clothes import other_clothes
 from secateur.matting.foregrounds import foreground_of
-from secateur.matting.framing import random_frame
+from secateur.matting.framing import Frame, near_by, random_frame
 from secateur.matting.hair import fuller_hair
 from secateur.matting.layouts import Portrait
 from secateur.matting.pictures import read_alpha, read_pair, read_rgb, save_picture
@@ -27,6 +27,8 @@ from secateur.matting.trimaps import random_trimap
 
 Sample = dict[str, torch.Tensor]
 FARTHEST = 0.28
+NEAREST = (1.3, 2.2)
+_HAIR_NEAR_BY = 0.5  # share of those near by who get more hair
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class Scene:
         company: share of the composites with a second person.
         nobody: share of the samples that are a background alone.
         far: share of the composites with people farther away, down to FARTHEST of their size.
+        near: share of the other samples with somebody who fills the picture, NEAREST times as large, so that its sides
+            cut off hair and shoulders.
         hidden: share of the samples with a face that is blurred out of recognition.
         dressed: share of the samples with other clothes.
-        haired: share of the samples with more hair.
+        haired: share of the samples with more hair; of those near by, half have it.
         grey: share of the samples without colours, as black-and-white film has them.
     """
 
@@ -54,6 +58,7 @@ class Scene:
     company: float = 0.12
     nobody: float = 0.015
     far: float = 0.35
+    near: float = 0.15
     hidden: float = 0.12
     dressed: float = 0.35
     haired: float = 0.12
@@ -62,7 +67,7 @@ class Scene:
     @classmethod
     def plain(cls, size: int, short: tuple[float, float], composites: float) -> Scene:
         """Return one of people near by, one in each sample, who stay as they are: to judge on."""
-        return cls(size, short, composites, company=0, nobody=0, far=0, hidden=0, dressed=0, haired=0, grey=0)
+        return cls(size, short, composites, company=0, nobody=0, far=0, near=0, hidden=0, dressed=0, haired=0, grey=0)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -118,9 +123,9 @@ class Composites(Dataset[Sample]):
     def _taken(self, person: Portrait, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return a picture as it was taken, with its matte, in another frame and light."""
         colours, alpha = read_pair(person)
-        frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=False)
-        colours, alpha = frame.of_picture(colours), frame.of_picture(alpha)
-        colours, alpha = self._changed(colours, alpha, True, rng)
+        times = self._times_as_near(rng)
+        frame = self._frame(alpha, times, rng, free=False)
+        colours, alpha = self._changed(frame.of_picture(colours), frame.of_picture(alpha), True, times, rng)
         return random_grain(random_tone(colours, rng), rng), alpha
 
     def _composed(self, person: Portrait, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -140,19 +145,33 @@ class Composites(Dataset[Sample]):
     def _placed(self, person: Portrait, back: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         colours, alpha = kept_foreground(person, self.kept)
         farther = np.exp(rng.uniform(np.log(FARTHEST), 0)) if rng.random() < self.scene.far else 1.0
-        frame = random_frame(alpha, self.scene.size, self.scene.short, rng, free=True, farther=farther)
-        colours, alpha = frame.of_person(colours), frame.of_person(alpha)
-        colours, alpha = self._changed(colours, alpha, False, rng)
+        times = self._times_as_near(rng) if farther == 1 else 1.0
+        frame = self._frame(alpha, times, rng, free=True, farther=farther)
+        colours, alpha = self._changed(frame.of_person(colours), frame.of_person(alpha), False, times, rng)
         return matched(random_tone(colours, rng), alpha, back, rng.uniform(0, 0.6)), alpha
 
+    def _times_as_near(self, rng: np.random.Generator) -> float:
+        """Return how many times as large as `short` says somebody is: 1, or more for those near by."""
+        near = self.scene.near and rng.random() < self.scene.near
+        return float(np.exp(rng.uniform(*np.log(NEAREST)))) if near else 1.0
+
+    def _frame(
+        self, alpha: np.ndarray, times: float, rng: np.random.Generator, free: bool, farther: float = 1.0
+    ) -> Frame:
+        least, most = (times * length for length in self.scene.short)
+        return random_frame(alpha, round(times * self.scene.size), (least, most), rng, free, farther)
+
     def _changed(
-        self, colours: np.ndarray, alpha: np.ndarray, behind: bool, rng: np.random.Generator
+        self, colours: np.ndarray, alpha: np.ndarray, behind: bool, times: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a person, at times in other clothes, with more hair, or with a hidden face."""
+        """Return a person, at times in other clothes, with more hair, near by, or with a hidden face."""
         if rng.random() < self.scene.dressed:
             colours = other_clothes(colours, alpha, random_background(self.backgrounds, len(colours), rng), rng)
-        if self.scene.haired and rng.random() < self.scene.haired:
+        haired = _HAIR_NEAR_BY if times > 1 else self.scene.haired
+        if haired and rng.random() < haired:
             colours, alpha = fuller_hair(colours, alpha, behind, rng)
+        if times > 1:
+            colours, alpha = near_by(colours, alpha, self.scene.size, rng)
         return (hidden_face(colours, alpha, rng) if rng.random() < self.scene.hidden else colours), alpha
 
 

@@ -85,6 +85,26 @@ def random_frame(
     return Frame(size, float(scale), turned[:2], ends=apart)
 
 
+def near_by(
+    colours: np.ndarray, alpha: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a square of a larger one, with the person's head or half of it in it: its sides cut off hair and shoulders.
+
+    Args:
+        colours: the picture (H, W, 3) of uint8.
+        alpha: the person's matte (H, W) of uint8.
+        size: pixels of the square's sides, at most those of the picture.
+        rng: decides where.
+    """
+    rows = np.flatnonzero(alpha.max(axis=1) > 127)
+    top, last = (int(rows[0]), int(rows[-1])) if len(rows) else (0, 0)
+    columns = np.flatnonzero(alpha[top : top + (last - top) // 4 + 1].max(axis=0) > 127)
+    middle = float(np.median(columns)) if len(columns) else alpha.shape[1] / 2
+    left, up = middle - rng.uniform(0.05, 0.95) * size, top - rng.uniform(-0.15, 0.35) * size
+    left, up = (int(min(max(at, 0), of - size)) for at, of in zip((left, up), alpha.shape[1::-1], strict=True))
+    return colours[up : up + size, left : left + size], alpha[up : up + size, left : left + size]
+
+
 def _touched(alpha: np.ndarray) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
     """Tell whether the person is cut off at the (top, left) and at the (bottom, right)."""
     top, bottom, left, right = (

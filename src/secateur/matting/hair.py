@@ -47,13 +47,13 @@ def _head(alpha: np.ndarray) -> tuple[float, int, float] | None:
     """Return a head's middle column, its first row, and its width in pixels."""
     solid = alpha > 127
     rows = np.flatnonzero(solid.any(axis=1))
-    if len(rows) < 2 * _LEAST or rows[0] < 2:
+    if len(rows) < 2 * _LEAST:
         return None
     top = int(rows[0])
     widest = np.maximum.accumulate(solid[top : rows[-1] + 1].sum(axis=1))
     deep = np.arange(1, len(widest) + 1)
     ends = np.flatnonzero((deep >= TALL * widest) & (widest >= _LEAST))
-    if not len(ends) or ends[0] > 0.7 * len(widest):
+    if not len(ends) or ends[0] > 0.9 * len(widest):
         return None
     columns = np.flatnonzero(solid[top : top + ends[0] + 1].any(axis=0))
     return float(np.median(columns)), top, float(widest[ends[0]])
@@ -62,7 +62,7 @@ def _head(alpha: np.ndarray) -> tuple[float, int, float] | None:
 def _reach(shape: tuple[int, ...], x: float, top: int, width: float, rng: np.random.Generator) -> np.ndarray:
     """Return how far each pixel is outside of the hair's outline, in widths of the head; negative inside."""
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    longer, wider, higher = rng.uniform(0, 1.2), rng.uniform(0.05, 0.4), rng.uniform(0, 0.3)
+    longer, wider, higher = rng.uniform(0, 1.2), rng.uniform(0.05, 0.6), rng.uniform(0, 0.3)
     middle = top + (0.5 * TALL + 0.5 * longer - 0.5 * higher) * width
     tall = (0.5 * TALL + 0.5 * longer + 0.5 * higher) * width
     across = (columns - x) / (0.5 * width * (1 + 2 * wider))
