@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -239,6 +240,11 @@ class TableRows:
         return self._found[key]
 
     def _hold(self, labels: np.ndarray) -> bool:
+        if (at := self._lone_cells(labels)) is not None:
+            row, place = self.row[at], np.arange(len(labels))[:, None]
+            holder = np.empty(row.max() + 1, np.int64)
+            holder[row] = place
+            return bool((holder[row] == place).all())
         cells, places = self._cells(labels)
         for table in distinct(self.table[cells]):
             own = self.table[cells] == table
@@ -250,6 +256,20 @@ class TableRows:
             if whole.all() and len(distinct(place)) == len(labels):
                 return True
         return False
+
+    @cached_property
+    def _lone(self) -> np.ndarray:
+        """Whether no other cell has the atom of this one."""
+        apart = np.concatenate([[True], self.atoms[1:] != self.atoms[:-1], [True]])
+        return apart[1:] & apart[:-1]
+
+    def _lone_cells(self, labels: np.ndarray) -> np.ndarray | None:
+        """Return the cell of each label, in the usual case: each is in one cell, of one table, and stands here once."""
+        at = np.minimum(np.searchsorted(self.atoms, labels), len(self.atoms) - 1)
+        usual = labels.size and len(self.atoms) and (self.atoms[at] == labels).all() and self._lone[at].all()
+        if not usual or np.bincount(at.ravel()).max() > 1 or (self.table[at] != self.table[at.flat[0]]).any():
+            return None
+        return at
 
     def _cells(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells with these labels, and the position of each."""

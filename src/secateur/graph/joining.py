@@ -73,12 +73,12 @@ def _by_dimension(operands: Sequence[Operand]) -> Iterable[list[Sheet]] | None:
     """
     by_dim: dict[int, list[Sheet]] = {}
     for operand in operands:
-        own = [varying(sheet) for sheet in operand.sheets]
-        if len(set(own)) < len(own):
-            return None
-        for dims, sheet in zip(own, operand.sheets, strict=True):
-            if len(dims) != 1 or not complete(sheet):
+        own: set[int] = set()
+        for sheet in operand.sheets:
+            dims = varying(sheet)
+            if len(dims) != 1 or dims[0] in own or not complete(sheet):
                 return None
+            own.add(dims[0])
             by_dim.setdefault(dims[0], []).append(sheet)
     for dim, sheets in by_dim.items():
         if len(sheets) < len([operand for operand in operands if operand.shape[dim] > 1]):

@@ -150,10 +150,11 @@ class Watch:
 
         The proof of structure runs the whole model in training, too, where it has structure to check.
         """
-        like = _like(visit.module), len(visit.args), tuple(visit.kwargs), len(visit.left.leaves)
+        modules = [module for _, module in modules_of(visit.module)]
+        like = _like(modules), len(visit.args), tuple(visit.kwargs), len(visit.left.leaves)
         if like in self._the_same:
             return True
-        before, modules = self.run.tally(), [module for _, module in modules_of(visit.module)]
+        before = self.run.tally()
         for tensor, attributes in visit.entered:
             vars(tensor).clear()
             vars(tensor).update(attributes)
@@ -196,11 +197,9 @@ def _described(leaf: Any, sheets: list[Sheet]) -> Any:
     return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in sheets]
 
 
-def _like(module: nn.Module) -> tuple[Any, ...]:
+def _like(modules: Sequence[nn.Module]) -> tuple[Any, ...]:
     """Return the types of a module and those in it, with their settings: flags, words and factors."""
-    return tuple(
-        (type(each), *(value for value in vars(each).values() if type(value) in LEFT)) for _, each in modules_of(module)
-    )
+    return tuple((type(each), *(value for value in vars(each).values() if type(value) in LEFT)) for each in modules)
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

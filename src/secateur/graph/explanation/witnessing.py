@@ -75,6 +75,7 @@ class Witness(Recorder):
         super().__init__(model, **kwargs)
         self.occurrences: list[Occurrence] = []
         self.findings: list[Finding] = []
+        self._events += self.occurrences, self.findings
         # Layers of torch's own, which go by their path and not by the operation that they run.
         self.leaves = {path for path, module in model.named_modules() if _is_torchs_leaf(module)}
         self.containers = {path for path, module in model.named_modules() if next(module.children(), None) is not None}
@@ -128,10 +129,6 @@ class Witness(Recorder):
         if atoms is not None and self._current is not None:
             self._current.operands.append(Operand("parameter", -1, True, atoms))
         return atoms
-
-    @override
-    def _lists(self) -> tuple[list[Any], ...]:
-        return (*super()._lists(), self.occurrences, self.findings)
 
     # -- findings ----------------------------------------------------------------------------------------------------
 
