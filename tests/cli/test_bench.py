@@ -76,3 +76,10 @@ def test_the_staircase_is_tabulated_and_drawn(secateur, monkeypatch):
     assert "Channels are best kept at multiples of" in found.out
     assert "stairs.svg" in secateur.files()
     assert secateur("probe", "lenet").err.startswith("secateur: Say on which runtime: --on openvino.")
+
+
+def test_weights_that_no_model_takes_are_refused(secateur):
+    (secateur.folder / "net.onnx").touch()
+    found = secateur("bench", "net.onnx", "--weights", "net.safetensors")
+    assert found.code == 2
+    assert "saved and exported files have weights of their own. Leave it out" in found.err

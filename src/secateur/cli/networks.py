@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from secateur.cli.pictures import preprocessing_of
 from secateur.cli.subject import find_subject, is_file
 from secateur.runtimes.network import FILES, Network
@@ -20,9 +22,11 @@ def find_networks(
     """Return a network of another name for each MODEL: a built-in name, a saved file, an exported one, or a callable.
 
     Raises:
-        click.UsageError: no such model, or no input shape is known for it.
+        click.UsageError: no such model, no input shape is known for it, or there are weights that no model takes.
         ArtifactError: a file or the user's own code does not give a model.
     """
+    if weights is not None and all(Path(model).suffix in FILES or is_file(model) for model in models):
+        raise click.UsageError("--weights: saved and exported files have weights of their own. Leave it out.")
     return [
         _network(name, model, shapes, weights, full, seed)
         for name, model in zip(_told_apart(models), models, strict=True)

@@ -88,7 +88,7 @@ def random_frame(
 def near_by(
     colours: np.ndarray, alpha: np.ndarray, size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a square of a larger one, with the person's head or half of it in it; its sides cut off hair and shoulders.
+    """Return a square of a larger one with the person's head, or half of it, in it; its sides cut off the rest.
 
     Args:
         colours: the picture (H, W, 3) of uint8.

@@ -155,7 +155,7 @@ def kinds_of(model: nn.Module, example: Any) -> list[Kind]:
     """Return the kinds of layer that take most of a model's MACs, the largest first.
 
     Raises:
-        MeasurementError: it has neither convolutions nor linear layers.
+        MeasurementError: it has neither 2-d convolutions nor linear layers.
     """
     macs: Counter[tuple[str, int, bool]] = Counter()
     sides: dict[tuple[str, int, bool], Counter[int]] = {}
@@ -179,7 +179,10 @@ def kinds_of(model: nn.Module, example: Any) -> list[Kind]:
         for call in calls_of(example):
             watched(*call.args, **call.kwargs)
     if not macs:
-        raise MeasurementError(f"{type(model).__name__} has neither convolutions nor linear layers to measure.")
+        raise MeasurementError(
+            f"{type(model).__name__} has neither 2-d convolutions nor linear layers to measure. "
+            "Say yourself in which steps channels are cut: round_to=8 (--round-to 8)."
+        )
     total = sum(macs.values())
     return [
         Kind(name, kernel, deep, _side(sides[name, kernel, deep].most_common(1)[0][0]), cost / total)
