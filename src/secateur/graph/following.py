@@ -27,26 +27,24 @@ class Follower:
     """What carries which factor, and the factors that something notices.
 
     Args:
-        run: the run.
         at_once: follow from the first operation, and keep none: their tensors have data.
     """
 
-    def __init__(self, run: LabelRun, at_once: bool) -> None:
-        self.run = run
+    def __init__(self, at_once: bool) -> None:
         self.following = at_once
         self.noticed: list[folding.Factor] = []  # what must be one
         self._past: list[_Past] = []
 
-    def follow(self, ran: folding.Ran) -> None:
-        """Follow an operation."""
+    def follow(self, run: LabelRun, ran: folding.Ran) -> None:
+        """Follow an operation of a run."""
         if ran.sizes and not self.following:
-            self._catch_up()
+            self._catch_up(run)
         if self.following:
-            self._follow(self.run, ran)
+            self._follow(run, ran)
             return
         for value in ran.args:
             if isinstance(getattr(value, LABELS, None), partial):  # a weight is labelled when first met
-                self.run.sheets(value)
+                run.sheets(value)
         self._past.append(_Past(ran, [getattr(one, LABELS, None) for one in ran.results]))
 
     def _follow(self, run: Any, ran: folding.Ran) -> None:
@@ -56,10 +54,10 @@ class Follower:
             if factor is not folding.ONE or hasattr(tensor, folding.FACTOR):
                 setattr(tensor, folding.FACTOR, factor)
 
-    def emits(self, tensor: torch.Tensor) -> None:
+    def emits(self, run: LabelRun, tensor: torch.Tensor) -> None:
         """A tensor leaves the model, where its factor is noticed."""
         if self.following:
-            self._notice(self.run, tensor)
+            self._notice(run, tensor)
         else:
             self._past.append(_Past(tensor, [getattr(tensor, LABELS, None)]))
 
@@ -68,8 +66,8 @@ class Follower:
         if factor is not folding.ONE:
             self.noticed.append(factor.bound(run.sheets(tensor)))
 
-    def _catch_up(self) -> None:
-        self.following, then = True, _Then(self.run)
+    def _catch_up(self, run: LabelRun) -> None:
+        self.following, then = True, _Then(run)
         for happened, labels in self._past:
             if isinstance(happened, torch.Tensor):
                 then.labels[id(happened)] = labels[0]

@@ -98,7 +98,7 @@ class Recorder(LabelRun):
         self.watch: Watch | None = None
         self.attending: set[Place] = set()
         self.scalings: list[Scaling] = []
-        self.follower = Follower(self, at_once=on_data)
+        self.follower = Follower(at_once=on_data)
         self.sizes: list[folding.Size] = []  # that the running operation multiplies by
         self.spreads: list[tuple[np.ndarray, np.ndarray, Reason]] = []
         self.consumed: list[np.ndarray] = []
@@ -304,7 +304,7 @@ class Recorder(LabelRun):
             for number in self.traced_arguments():
                 if isinstance(number, TracedFloat):
                     self.as_number(number)
-        self.follower.follow(folding.Ran(func, found, out, args, kwargs, tuple(self.sizes)))
+        self.follower.follow(self, folding.Ran(func, found, out, args, kwargs, tuple(self.sizes)))
         return out
 
     @override
@@ -313,7 +313,7 @@ class Recorder(LabelRun):
 
     @override
     def emits(self, tensor: torch.Tensor) -> None:
-        self.follower.emits(tensor)
+        self.follower.emits(self, tensor)
 
     def settle_scales(self) -> None:
         """Find out which rows make up for numbers that follow sizes; sizes without such rows stay."""
