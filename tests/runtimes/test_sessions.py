@@ -116,6 +116,40 @@ def test_in_int8_statistics_over_the_picture_stay_in_float(capsys):
         assert mean.input_value(0).get_node().get_type_name() != "FakeQuantize"
 
 
+@pytest.mark.parametrize("opset", [9, 11, 12])
+def test_files_from_before_scales_by_channel_are_quantised_too(opset, tmp_path):
+    pytest.importorskip("onnxruntime")
+    weight = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    file = foreign_file(tmp_path / "old.onnx", "FLOAT", opset, weight)
+    network = Network.of_file("old", file)
+    inputs = [one.numpy() for one in network.inputs(Sizes(1, 16, 16))]
+    shapes = [one.shape for one in inputs]
+    expected, found = (
+        open_network(network, "onnxruntime", Options(precision), shapes)(*inputs)[0] for precision in ("fp32", "int8")
+    )
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", ["STRING", "BFLOAT16"])
+def test_inputs_for_which_no_values_can_be_made_are_told_by_name(kind, tmp_path):
+    file = foreign_file(tmp_path / "words.onnx", kind)
+    with pytest.raises(ArtifactError, match=r"words.onnx has an input 'x' of a kind that .* Export it with inputs of"):
+        Network.of_file("words", file).inputs(Sizes(1, 16, 16))
+
+
+def foreign_file(path, kind, opset=17, weight=None):
+    """Write an ONNX file of one convolution, or of nothing to do, for pictures with three channels of any size."""
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper, getattr(onnx.TensorProto, kind)
+    ends = [make.make_tensor_value_info(name, kind, ("n", None, "h", "w")) for name in "xy"]
+    ends[0].type.tensor_type.shape.dim[1].dim_value = 3
+    node = make.make_node("Identity", ["x"], ["y"]) if weight is None else make.make_node("Conv", ["x", "w"], ["y"])
+    weights = [] if weight is None else [onnx.numpy_helper.from_array(weight, "w")]
+    graph = make.make_graph([node], "foreign", ends[:1], ends[1:], weights)
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", opset)], ir_version=7), path)
+    return path
+
+
 @pytest.mark.slow
 def test_a_compiled_model_agrees(pair):
     model, example = pair

@@ -9,8 +9,8 @@ import pickle
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import CodeType
 from typing import Any, Literal
@@ -230,15 +230,25 @@ def _told_by_onnx(path: Path) -> tuple[list[list[int | None]], list[torch.dtype]
         [dim.dim_value if dim.HasField("dim_value") else None for dim in one.type.tensor_type.shape.dim]
         for one in inputs
     ]
-    kinds = [onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type) for one in inputs]
+    kinds = [
+        _kind(path, one.name, partial(onnx.helper.tensor_dtype_to_np_dtype, one.type.tensor_type.elem_type))
+        for one in inputs
+    ]
     told = {one.key: one.value for one in model.metadata_props}
-    return shapes, [torch.from_numpy(_empty(kind)).dtype for kind in kinds], told.get(PREPROCESSING)
+    return shapes, kinds, told.get(PREPROCESSING)
 
 
-def _empty(kind: Any) -> Any:
+def _kind(path: Path, name: str, tell: Callable[[], Any]) -> torch.dtype:
+    """Return the dtype of an input, of which `tell` knows NumPy's."""
     import numpy as np
 
-    return np.empty(0, kind)
+    try:
+        return torch.from_numpy(np.empty(0, tell())).dtype
+    except Exception as error:
+        raise ArtifactError(
+            f"{path} has an input {name!r} of a kind that NumPy and PyTorch do not share ({str(error).partition('. ')[0]}). "
+            "Export it with inputs of numbers, such as float32."
+        ) from error
 
 
 def _told_by_ir(path: Path) -> tuple[list[list[int | None]], list[torch.dtype], str | None]:
@@ -248,6 +258,9 @@ def _told_by_ir(path: Path) -> tuple[list[list[int | None]], list[torch.dtype], 
     except Exception as error:
         raise ArtifactError(f"{path} is no OpenVINO IR, or a damaged one: {error}. Export it again.") from error
     shapes = [[dim.get_length() if dim.is_static else None for dim in one.get_partial_shape()] for one in model.inputs]
-    kinds = [torch.from_numpy(_empty(one.get_element_type().to_dtype())).dtype for one in model.inputs]
+    kinds = [
+        _kind(path, one.get_any_name() if one.get_names() else "", one.get_element_type().to_dtype)
+        for one in model.inputs
+    ]
     place = PREPROCESSING.split(".")
     return shapes, kinds, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None

@@ -18,6 +18,7 @@ from secateur.runtimes.packages import quiet, require
 _MEANS = frozenset(("ReduceMean", "ReduceL2", "MVN"))
 _ARITHMETIC = frozenset(("Add", "Subtract", "Multiply", "Divide", "Power", "Sqrt", "Maximum"))
 
+_CHANNEL_SCALES = 13  # opset
 _NO_WORK = frozenset(("Constant", "Parameter", "Result"))
 
 Choice = Callable[[Sequence[str]], list[str]]  # of nodes by name
@@ -45,7 +46,7 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder, quiet("", "nncf"):
         source, prepared, out = (Path(folder) / f"{name}.onnx" for name in ("equalized", "prepared", "int8"))
         try:
-            source.write_bytes(equalized(path, samples, _opened_in_onnx_runtime))
+            source.write_bytes(_with_channel_scales(equalized(path, samples, _opened_in_onnx_runtime)))
             quantization.shape_inference.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             graph = require("onnx").load(str(prepared)).graph
             weights = {one.name for one in graph.initializer}  # old files list them among the inputs
@@ -66,6 +67,16 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
         except Exception as error:
             raise ExportError(f"ONNX Runtime does not quantise the network: {' '.join(str(error).split())}") from error
         return out.read_bytes()
+
+
+def _with_channel_scales(network: bytes) -> bytes:
+    """Return a network in the first opset that has scales by channel, if it is in an older one."""
+    onnx = require("onnx")
+    model = onnx.load_from_string(network)
+    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    if opset >= _CHANNEL_SCALES:
+        return network
+    return onnx.version_converter.convert_version(model, _CHANNEL_SCALES).SerializeToString()
 
 
 def _opened_in_onnx_runtime(network: bytes) -> Run:
