@@ -245,8 +245,9 @@ def _kind(path: Path, name: str, tell: Callable[[], Any]) -> torch.dtype:
     try:
         return torch.from_numpy(np.empty(0, tell())).dtype
     except Exception as error:
+        why = str(error).partition(". ")[0]
         raise ArtifactError(
-            f"{path} has an input {name!r} of a kind that NumPy and PyTorch do not share ({str(error).partition('. ')[0]}). "
+            f"{path} has an input {name!r} of a kind that NumPy and PyTorch do not share ({why}). "
             "Export it with inputs of numbers, such as float32."
         ) from error
 
