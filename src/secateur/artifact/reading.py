@@ -16,8 +16,9 @@ from secateur.artifact.format import decode, digest, opened
 from secateur.artifact.identity import build_full_size, describe, sketch_full_size
 from secateur.artifact.packing import aliases_of, unpacked, with_aliases
 from secateur.artifact.pickles import is_pickle, read_pickled_model
+from secateur.artifact.writing import EXTRA_STATE
 from secateur.errors import ArtifactError, CutError, PlanError
-from secateur.graph.staging import tensor_infos
+from secateur.graph.staging import module_at, tensor_infos
 from secateur.planning.plans import Plan
 from secateur.surgery.cutting import copied, cut, named_tensor, put
 
@@ -84,7 +85,11 @@ def load(
         >>> small = load("small.safetensors")  # doctest: +SKIP
         >>> small = load("small.safetensors", into=MyNet())  # doctest: +SKIP
     """
+    if into is not None and not isinstance(into, nn.Module):
+        raise ArtifactError(f"into={into!r} is no module. Pass one that is built: into=MyModel().")
     if trust and is_pickle(path):
+        if into is not None:
+            raise ArtifactError(f"{path} is a whole model in a pickle, which goes into no other. Leave into out.")
         model = read_pickled_model(path)
     elif into is not None:
         model = _filled(read(path), into)
@@ -184,10 +189,14 @@ def names_and_plans(
 def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: str) -> None:
     own = model.state_dict(keep_vars=True)
     differences = _differences(own, tensors)
+    infos = tensor_infos(model)
+    differences += [told for info in infos.values() if (told := _tied_otherwise(info.aliases, tensors))]
     if differences:
         shown = "; ".join(differences[:SHOWN]) + ("; ..." if len(differences) > SHOWN else "")
         raise ArtifactError(f"{path} does not fit {type(model).__name__}: {shown}. Pass the model that was pruned.")
-    for info in tensor_infos(model).values():
+    change = _change_of_kind(own, tensors)
+    given: set[int] = set()
+    for info in infos.values():
         name = next((alias for alias in info.aliases if alias in own), None)
         value = named_tensor(model, info.name)
         if name is None and value.is_meta:
@@ -199,7 +208,35 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: str) -> N
             stored = tensors[name].clone()
             put(model, info.aliases, nn.Parameter(stored, value.requires_grad) if _is_parameter(value) else stored)
         elif name is not None:
-            value.data = tensors[name].to(value.device)  # so that tied tensors stay tied and the stored dtype wins
+            stored = tensors[name].to(value.device)  # the stored dtype wins
+            value.data = stored.clone() if stored.data_ptr() in given else stored  # so that tied tensors stay tied
+            given.add(stored.data_ptr())
+        elif value.dtype == change[0]:
+            value.data = value.to(change[1])
+    for name in own:
+        path_of, _, key = name.rpartition(".")
+        if key == EXTRA_STATE:
+            module_at(model, path_of).set_extra_state(tensors[name])
+
+
+def _tied_otherwise(aliases: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Tell where a file has several values of what is one tensor in a model."""
+    first, *others = [alias for alias in aliases if alias in tensors] or [""]
+    for other in others:
+        if tensors[other] is not tensors[first] and not torch.equal(tensors[other], tensors[first]):
+            return f"{first} and {other} are one tensor in the model and two in the file"
+    return None
+
+
+def _change_of_kind(
+    own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[torch.dtype | None, torch.dtype | None]:
+    """Return from which floating dtype to which a whole model changes; what the file does not hold follows."""
+    before, after = (
+        {value.dtype for name, value in one.items() if not name.endswith(EXTRA_STATE) and value.is_floating_point()}
+        for one in (own, tensors)
+    )
+    return (before.pop(), after.pop()) if len(before) == len(after) == 1 else (None, None)
 
 
 def _is_parameter(value: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from secateur.artifact.packing import packed, pairs_of, with_aliases
 from secateur.errors import ArtifactError
 from secateur.models.registry import entry_of
 from secateur.planning.plans import Plan
+
+EXTRA_STATE = "_extra_state"  # how torch calls what a module keeps beside its tensors
+_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
 def save(
@@ -35,12 +39,19 @@ def save(
     proof are stored, too. The same model, plans and provenance give the same bytes.
 
     Raises:
-        ArtifactError: the path cannot be written, or the model holds something that is no tensor with data.
+        ArtifactError: the path cannot be written, the model is not the one that the plan made, it holds something that
+            is no tensor with data, or what is known about it is no JSON.
 
     Example:
         >>> save("small.safetensors", small, plan)  # doctest: +SKIP
     """
+    if not isinstance(model, nn.Module) or not isinstance(plan, Plan):
+        given = f"{type(model).__name__}, {type(plan).__name__}"
+        raise ArtifactError(f"A model and its plan are saved, not {given}. Write save(path, model, plan).")
+    for name, known in (("preprocessing", preprocessing), ("provenance", provenance)):
+        _check_json(name, known)
     tensors, aliases = _stored_once(model)
+    _check_plan(model, plan)
     plans, shapes = (*earlier, plan), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     document = {
         "identity": identify(model),
@@ -52,6 +63,29 @@ def save(
         "proof": asdict(plan.proof) if is_dataclass(plan.proof) and not isinstance(plan.proof, type) else plan.proof,
     }
     write_atomically(path, encode(tensors, document))
+
+
+def _check_json(name: str, known: Any) -> None:
+    try:
+        json.dumps(known, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{name} is no JSON: {error}. Give texts, finite numbers, lists and dicts.") from error
+
+
+def _check_plan(model: nn.Module, plan: Plan) -> None:
+    """Refuse a model that the plan did not make: its file could not be read back."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name.endswith(EXTRA_STATE):
+            continue
+        if name not in plan.fingerprint:
+            wrapped = next((each for each in _WRAPPERS if name.startswith(each)), None)
+            remedy = f"Save model.{wrapped.rstrip('.')}" if wrapped else "Save the model that the plan made"
+            raise ArtifactError(f"The plan does not know {name} of {type(model).__name__}. {remedy}.")
+        if tuple(value.shape) != plan.shape_after(name):
+            raise ArtifactError(
+                f"{name} of {type(model).__name__} has shape {tuple(value.shape)}, and the plan leaves "
+                f"{plan.shape_after(name)}. Save the model that the plan made."
+            )
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from secateur.cli.console import Progress, show, show_fitting, show_json
 from secateur.cli.options import subject_options
 from secateur.cli.subject import Subject, find_subject
+from secateur.graph.calls import calls_of
 from secateur.graph.groups import Attention, Graph
 from secateur.graph.tracing import trace
 from secateur.measurement.branches import BranchCost, branch_costs, total_cost
@@ -57,7 +58,7 @@ def _as_json(
     return {
         "model": subject.name,
         "class": type(subject.model).__name__,
-        "input": [[list(tensor.shape) for tensor in call] for call in subject.example],
+        "input": [[list(tensor.shape) for tensor in call.tensors()] for call in calls_of(subject.example)],
         "weights": subject.weights,
         "counting": "params and macs: convolutions and linear layers with bias; all_params and all_macs: everything",
         "branches": [asdict(branch) for branch in branches],

@@ -10,6 +10,7 @@ import torch
 
 from secateur.artifact.reading import read
 from secateur.cli.subject import Subject, is_file
+from secateur.graph.calls import calls_of
 from secateur.models.pictures import pictures_in, prepared_pictures
 from secateur.models.registry import entry_of
 
@@ -33,7 +34,7 @@ def samples_of(folder: str, subject: Subject, preprocessing: dict[str, Any] | No
         click.UsageError: the model takes several inputs, or its pre-processing is not known.
         DataError: there is no such folder, or a picture in it is broken.
     """
-    shapes = [tuple(one.shape) for one in subject.example[0] if isinstance(one, torch.Tensor)]
+    shapes = [tuple(one.shape) for one in calls_of(subject.example)[0].tensors()]
     if len(shapes) != 1:
         raise click.UsageError(
             f"{subject.name} takes {len(shapes)} inputs, and --calibrate reads pictures for one. Use Python for it."

@@ -16,7 +16,7 @@ from torch import nn
 from secateur.artifact.reading import Contents, cut_by_all, full_size, read, restore
 from secateur.artifact.shipped import shipped, trained_networks
 from secateur.errors import ArtifactError, nearest
-from secateur.graph.calls import zeros_for
+from secateur.graph.calls import Call, calls_of, zeros_for
 from secateur.measurement.branches import top_level_branches
 from secateur.models.checkpoints import load_checkpoint
 from secateur.models.registry import ZOO, entry_of
@@ -33,7 +33,7 @@ class Subject:
 
     name: str
     model: nn.Module
-    example: Any
+    example: list[tuple[torch.Tensor, ...] | Call]
     branches: Mapping[str, Sequence[str]]
     weights: str  # "random", "built-in", a file's name, or "as built" for the user's own model
     earlier: tuple[Plan, ...] = ()  # the plans that made it smaller already
@@ -41,7 +41,7 @@ class Subject:
     @property
     def title(self) -> str:
         """The class's name with the size of the inputs, for headings."""
-        shapes = ", ".join("×".join(map(str, tensor.shape)) for call in self.example for tensor in call)
+        shapes = ", ".join("×".join(map(str, one.shape)) for call in calls_of(self.example) for one in call.tensors())
         return f"{type(self.model).__name__} at {shapes}"
 
     @property
@@ -50,8 +50,9 @@ class Subject:
         entry = entry_of(self.model)
         if entry is None or not entry.inference or len(self.example) != 1:
             return None
+        (call,) = calls_of(self.example)
         parameters = inspect.signature(self.model.forward).parameters
-        return {**dict(zip(parameters, self.example[0], strict=False)), **entry.inference}
+        return {**dict(zip(parameters, call.args, strict=False)), **call.kwargs, **entry.inference}
 
 
 def find_subject(
@@ -83,7 +84,7 @@ def find_subject(
             "Name a model of the zoo, a saved file, or your own as package.module:callable."
         )
     selected = select(name)
-    example = example_of(shapes, selected.entry.example_shape if selected.entry else None)
+    example = fitted(example_of(shapes, selected.entry.example_shape if selected.entry else None), selected.model)
     if weights is None and name in trained_networks():
         load_checkpoint(selected.model, shipped(name))
         return Subject(name, selected.model, example, branches_of(selected.model), BUILT_IN)
@@ -131,7 +132,9 @@ def full_size_model(contents: Contents, full: str | None, weights: str | None) -
     return model
 
 
-def example_of(shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | None) -> list[tuple[torch.Tensor, ...]]:
+def example_of(
+    shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | None
+) -> list[tuple[torch.Tensor, ...] | Call]:
     """Return the example, one call of zeros, of the shapes given or else the declared one.
 
     Raises:
@@ -143,7 +146,7 @@ def example_of(shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | No
     return [tuple(_zeros(shape) for shape in wanted)]
 
 
-def calls_of_plan(plan: Plan) -> list[tuple[torch.Tensor, ...]]:
+def calls_of_plan(plan: Plan) -> list[tuple[torch.Tensor, ...] | Call]:
     """Return the example that a plan was made for, its tensors zero.
 
     Raises:
@@ -164,10 +167,32 @@ def _saved(name: str, shapes: Sequence[tuple[int, ...]], weights: str | None, fu
         model = cut_by_all(contents, contents.plans, whole)
         if weights != RANDOM:
             load_checkpoint(model, weights)
-    if any(one.dtype in (torch.float16, torch.bfloat16) for one in model.parameters()):
-        model.float()  # stored in half the bytes; inputs are float32, and so is the arithmetic
-    example = example_of(shapes, None) if shapes else calls_of_plan(contents.plan)
+    model = widened(model)
+    example = fitted(example_of(shapes, None) if shapes else calls_of_plan(contents.plan), model)
     return Subject(name, model, example, branches_of(model), weights or name, contents.plans)
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """Return a model in float32 if it is stored in half the bytes: inputs are float32, and so is the arithmetic."""
+    halves = (torch.float16, torch.bfloat16)
+    return model.float() if any(one.dtype in halves for one in model.parameters()) else model
+
+
+def kind_of(model: nn.Module) -> torch.dtype:
+    """Return the floating dtype that a model is in."""
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+
+
+def fitted(
+    example: Sequence[tuple[torch.Tensor, ...] | Call], model: nn.Module
+) -> list[tuple[torch.Tensor, ...] | Call]:
+    """Return an example in the floating dtype that a model is in."""
+    kind = kind_of(model)
+
+    def in_kind(one: torch.Tensor) -> torch.Tensor:
+        return one.to(kind) if one.is_floating_point() else one
+
+    return [call.map(in_kind) if isinstance(call, Call) else tuple(map(in_kind, call)) for call in example]
 
 
 def branches_of(model: nn.Module) -> Mapping[str, Sequence[str]]:

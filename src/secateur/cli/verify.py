@@ -10,7 +10,7 @@ import torch
 from secateur.artifact.reading import cut_by_all, read, restore
 from secateur.cli.console import Progress, show, show_json
 from secateur.cli.options import full_option, json_option, quiet_option, seed_option
-from secateur.cli.subject import calls_of_plan, full_size_model
+from secateur.cli.subject import calls_of_plan, fitted, full_size_model, kind_of, widened
 from secateur.reporting.tables import proof_line
 from secateur.surgery.proof import verify
 
@@ -34,10 +34,12 @@ def command(out: str, against: str | None, full: str | None, seed: int, as_json:
     with progress.step("building the original"):
         torch.manual_seed(seed)
         whole = full_size_model(contents, full, against)
-        model = cut_by_all(contents, contents.plans[:-1], whole)
         small = restore(contents, whole)
+        whole.to(kind_of(small))  # so that values are compared in the precision of the file
+        model, small = widened(cut_by_all(contents, contents.plans[:-1], whole)), widened(small)
+        calls = fitted(calls_of_plan(contents.plan), small)
     with progress.step("proving"):
-        proof = verify(model, small, contents.plan, calls_of_plan(contents.plan), values=against is not None)
+        proof = verify(model, small, contents.plan, calls, values=against is not None)
     basis = f"Compared with {against}." if against else "Pass the original's weights with --against to compare values."
     if as_json:
         show_json({"file": out, "against": against, "proof": asdict(proof)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Call:
+    def map(self, function: Callable[[torch.Tensor], Any]) -> Call:
         """Return the call with `function` applied to every tensor in it."""
 
         def on_tensor(value: Any) -> Any:
@@ -65,15 +68,71 @@ def _call(example: Any) -> Call:
     return Call((example,), {})
 
 
-def zeros_for(calls: Iterable[CallShape]) -> list[tuple[torch.Tensor, ...]]:
+def arguments_of(call: Call) -> str:
+    """Return how a call passes its tensors, and what else it passes, as JSON; "" for tensors alone, by position."""
+    if not call.kwargs and all(isinstance(one, torch.Tensor) for one in call.args):
+        return ""
+    numbers = itertools.count()
+    return json.dumps(_written(call.map(lambda _: _Place(next(numbers)))))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Stands for a tensor of a call, by its number."""
+
+    number: int
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Call):
+        return {"args": [_written(one) for one in value.args], "kwargs": _written(value.kwargs)}
+    if isinstance(value, _Place):
+        return {"tensor": value.number}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_written(one) for one in value]}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"dict": {key: _written(one) for key, one in value.items()}}
+    if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    return {"lost": type(value).__name__}
+
+
+def zeros_for(calls: Iterable[CallShape]) -> list[tuple[torch.Tensor, ...] | Call]:
     """Return calls of these shapes and dtypes, all tensors zero.
 
     Raises:
-        TraceError: there is no such dtype, or no memory for such a tensor.
+        TraceError: there is no such dtype, no memory for such a tensor, or something that was passed is not written
+            down.
     """
-    return [
-        tuple(_zeros(shape, dtype) for shape, dtype in zip(call.shapes, call.dtypes, strict=True)) for call in calls
-    ]
+    return [_call_with(call.arguments, _zeros_of(call)) for call in calls]
+
+
+def _call_with(arguments: str, tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | Call:
+    if not arguments:
+        return tensors
+    try:
+        found = json.loads(arguments)
+        kwargs = _read(found["kwargs"], tensors)
+        return Call(tuple(_read(one, tensors) for one in found["args"]), {str(key): one for key, one in kwargs.items()})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise TraceError(f"How the model is called makes no sense ({error}). Give an example of your own.") from error
+
+
+def _read(value: Any, tensors: tuple[torch.Tensor, ...]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, held),) = value.items()
+    if kind == "lost":
+        raise TraceError(f"The model is called with a {held}, which is in no file. Give an example of your own.")
+    if kind == "tensor":
+        return tensors[held]
+    if kind == "dict":
+        return {key: _read(one, tensors) for key, one in held.items()}
+    return {"list": list, "tuple": tuple}[kind](_read(one, tensors) for one in held)
+
+
+def _zeros_of(call: CallShape) -> tuple[torch.Tensor, ...]:
+    return tuple(_zeros(shape, dtype) for shape, dtype in zip(call.shapes, call.dtypes, strict=True))
 
 
 def _zeros(shape: tuple[int, ...], dtype: str) -> torch.Tensor:

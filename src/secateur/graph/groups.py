@@ -97,10 +97,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class CallShape:
-    """Shapes and dtypes of the tensors of one call of the example, in order."""
+    """Shapes and dtypes of the tensors of one call of the example, in order, and how they are passed."""
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]  # "float32", "int64", ...
+    arguments: str = ""  # names, nesting and other values, as JSON; "": tensors alone, by position
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from secateur.errors import TraceError
 from secateur.graph import building
 from secateur.graph import rules as rules  # noqa: PLC0414 - imported to register them
 from secateur.graph.atoms import Place
-from secateur.graph.calls import Call, calls_of
+from secateur.graph.calls import Call, arguments_of, calls_of
 from secateur.graph.coupling import couple
 from secateur.graph.forms import Forms, equalities_of
 from secateur.graph.groups import Attention, CallShape, Graph, TensorInfo
@@ -136,11 +136,12 @@ def _check_model(model: Any) -> None:
 
 
 def shape_of(call: Call) -> CallShape:
-    """Return the shapes and dtypes of the tensors of a call."""
+    """Return the shapes and dtypes of the tensors of a call, and how they are passed."""
     tensors = call.tensors()
     return CallShape(
         tuple(tuple(tensor.shape) for tensor in tensors),
         tuple(str(tensor.dtype).removeprefix("torch.") for tensor in tensors),
+        arguments_of(call),
     )
 
 

@@ -62,7 +62,10 @@ def plan_to_document(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe,
         "attention": plan.attention,
         "free_outputs": plan.free_outputs,
-        "calls": [{"shapes": call.shapes, "dtypes": call.dtypes} for call in plan.calls],
+        "calls": [
+            {"shapes": call.shapes, "dtypes": call.dtypes, **({"arguments": call.arguments} if call.arguments else {})}
+            for call in plan.calls
+        ],
         "statistics": plan.statistics,
         "attributes": plan.attributes,
         "scales": {
@@ -258,13 +261,14 @@ def _flag(value: Any, place: str) -> bool:
 
 def _call(value: Any, place: str) -> CallShape:
     found = _mapping(value, place)
-    if set(found) != {"shapes", "dtypes"}:
-        raise _wrong(place, "must have shapes and dtypes, and nothing else")
+    if set(found) - {"arguments"} != {"shapes", "dtypes"}:
+        raise _wrong(place, "must have shapes and dtypes, and may have arguments")
     shapes = tuple(_integers(one, f"{place}.shapes") for one in _sequence(found["shapes"], f"{place}.shapes"))
     dtypes = _texts(found["dtypes"], f"{place}.dtypes")
     if len(shapes) != len(dtypes):
         raise _wrong(place, "must have as many shapes as dtypes")
-    return CallShape(shapes, dtypes)
+    (arguments,) = _texts([found.get("arguments", "")], f"{place}.arguments")
+    return CallShape(shapes, dtypes, arguments)
 
 
 def _texts(value: Any, place: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
     Args:
         model: the full-size model that the plan was made for, or another checkpoint of it.
         plan: what is kept.
-        inplace: cut `model` itself, and return it.
+        inplace: cut `model` itself, and return it. Gradients that it has are dropped.
 
     Raises:
         CutError: the plan was made for another model; names the first tensor that differs.
@@ -37,10 +37,14 @@ def cut(model: nn.Module, plan: Plan, inplace: bool = False) -> nn.Module:
         torch.Size([8, 3, 3, 3])
     """
     check_fits(model, plan)
+    for name in plan.attributes:
+        _integer(model, name)
     small = model if inplace else copied(model)
     for name, info in tensor_infos(small).items():
         if name in plan.keep or name in plan.scales:
             put(small, info.aliases, _shrunken(named_tensor(small, name), plan, name))
+        else:
+            named_tensor(small, name).grad = None  # as with those that are cut: they were of the full-size model
     rewrite_integers(small, plan.attributes)
     for path in {"", *(prefix for name in plan.keep for prefix in _prefixes(name))}:
         describe(module_at(small, path))
@@ -61,6 +65,13 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
     """
     shapes = {alias: info.shape for info in tensor_infos(model).values() for alias in info.aliases}
     remedy = "Pass the model that the plan was made for, or make a new plan."
+    for info in tensor_infos(model).values():
+        for alias in info.aliases[1:]:
+            told = [(plan.keep[name], plan.scales.get(name)) for name in (info.name, alias) if name in plan.keep]
+            if len(told) > 1 and told[0] != told[1]:
+                raise CutError(
+                    f"{info.name} and {alias} are one tensor in {type(model).__name__}, and two in the plan. {remedy}"
+                )
     for name, shape in shapes.items():  # in the order of the model
         if tuple(shape) != plan.fingerprint.get(name, tuple(shape)):
             raise CutError(f"{name} has shape {tuple(shape)}, the plan expects {plan.fingerprint[name]}. {remedy}")
@@ -200,28 +211,35 @@ def describe(module: nn.Module) -> None:
                     vars(module)[key] = value
 
 
+def _weight(module: Any) -> torch.Tensor:
+    """Return the weight that a layer keeps; with `torch.nn.utils.prune` the other one is computed from it in time."""
+    kept = module._parameters.get("weight_orig")
+    weight: torch.Tensor = module.weight if kept is None else kept
+    return weight
+
+
 def _convolution(module: Any) -> dict[str, int]:
-    outputs, inputs = module.weight.shape[:2]
+    outputs, inputs = _weight(module).shape[:2]
     if module.transposed:
         return {"in_channels": outputs, "out_channels": inputs * module.groups}
     return {"in_channels": inputs * module.groups, "out_channels": outputs}
 
 
 def _channel_norm(module: Any) -> dict[str, int]:
-    tensor = module.weight if module.weight is not None else module.running_mean
+    tensor = _weight(module) if module.weight is not None else module.running_mean
     return {} if tensor is None else {"num_features": len(tensor)}
 
 
 SIZES: dict[type[nn.Module], Any] = {
     nn.modules.conv._ConvNd: _convolution,
-    nn.Linear: lambda module: {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]},
-    nn.Embedding: lambda module: dict(zip(("num_embeddings", "embedding_dim"), module.weight.shape, strict=True)),
+    nn.Linear: lambda module: {"in_features": _weight(module).shape[1], "out_features": _weight(module).shape[0]},
+    nn.Embedding: lambda module: dict(zip(("num_embeddings", "embedding_dim"), _weight(module).shape, strict=True)),
     nn.modules.batchnorm._NormBase: _channel_norm,
-    nn.LayerNorm: lambda module: {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)},
-    nn.GroupNorm: lambda module: {} if module.weight is None else {"num_channels": len(module.weight)},
+    nn.LayerNorm: lambda module: {} if module.weight is None else {"normalized_shape": tuple(_weight(module).shape)},
+    nn.GroupNorm: lambda module: {} if module.weight is None else {"num_channels": len(_weight(module))},
     nn.Bilinear: lambda module: dict(
-        zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
+        zip(("out_features", "in1_features", "in2_features"), _weight(module).shape, strict=True)
     ),
-    nn.PReLU: lambda module: {"num_parameters": len(module.weight)},
+    nn.PReLU: lambda module: {"num_parameters": len(_weight(module))},
     nn.MultiheadAttention: lambda module: {"head_dim": module.embed_dim // module.num_heads},
 }

@@ -59,18 +59,19 @@ def graft(
         >>> host, host_plan = graft(host, plan, at="backbone", donor=small)  # doctest: +SKIP
     """
     _check_part(host, at)
-    given = {} if donor is None else _given(donor, plan)
     calls, graph = _traced(host, plan, example)
     whole = rebased(plan, graph, at, conflict)
+    names = part_names(plan, graph, at)
+    given = {} if donor is None else _given(donor, plan, {names[name] for name in host.state_dict() if name in names})
     small = cut(host, whole)
     proof = verify(host, small, whole, list(calls), graph=graph)
-    names = part_names(plan, graph, at)
     if rest is not None:
         _take_rest(small, _tensors(rest), whole, but=names.keys())
     for name, own in names.items():
         if own in given:
             _transplant(named_tensor(host, name), named_tensor(small, name), given[own], (plan, own), (whole, name))
-    return small, whole.with_proof(proof)
+    own = donor is None and rest is None
+    return small, whole.with_proof(proof if own else proof.before("replaced by the donor's"))
 
 
 def _check_part(host: nn.Module, at: str) -> None:
@@ -79,8 +80,8 @@ def _check_part(host: nn.Module, at: str) -> None:
         raise GraftError(f"{type(host).__name__} holds no module called {at!r}.{nearest(at, filter(None, known))}")
 
 
-def _given(donor: Donor, plan: Plan) -> Mapping[str, torch.Tensor]:
-    """Return the donor's tensors by every name.
+def _given(donor: Donor, plan: Plan, wanted: AbstractSet[str]) -> Mapping[str, torch.Tensor]:
+    """Return the donor's tensors by every name; it must have those that are wanted.
 
     Raises:
         GraftError: one is missing, or has another shape than the plan leaves.
@@ -88,13 +89,13 @@ def _given(donor: Donor, plan: Plan) -> Mapping[str, torch.Tensor]:
     given = _tensors(donor)
     remedy = "Give the model that this plan was cut to, or leave donor out."
     for name in plan.fingerprint:
-        wanted = plan.shape_after(name)
-        if name in given and tuple(given[name].shape) != wanted:
+        left = plan.shape_after(name)
+        if name in given and tuple(given[name].shape) != left:
             raise GraftError(
-                f"The donor's {name} has shape {tuple(given[name].shape)}, the plan leaves {wanted}. {remedy}"
+                f"The donor's {name} has shape {tuple(given[name].shape)}, the plan leaves {left}. {remedy}"
             )
-        if name not in given and name in plan.keep:
-            raise GraftError(f"The donor has no tensor {name}, which the plan cuts.{nearest(name, given)} {remedy}")
+        if name not in given and name in wanted:
+            raise GraftError(f"The donor has no tensor {name}, which the part holds.{nearest(name, given)} {remedy}")
     return given
 
 
