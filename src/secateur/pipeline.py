@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur.calibration.batches import Batches, batches_of
 from secateur.calibration.calibrating import Calibration
 from secateur.calibration.calibrating import calibrate as calibrate_model
 from secateur.calibration.gradients import Loss
@@ -155,6 +156,8 @@ def _check_data(allocate: Any, calibrate: Any, wanting: Mapping[str, Any], words
 def _read_quality(words: dict[str, Any], metric: Metric | None, place: Place | None) -> Tolerance | None:
     """Take the quality out of a budget, and check that it stands alone and has a metric."""
     text = words.pop("quality", None)
+    if text is None and metric is not None:
+        raise PlanError('metric: only a quality is measured by it. Give quality="-0.01" or the like, or leave it out.')
     if text is None:
         return None
     tolerance = Tolerance.read(text)
@@ -174,6 +177,7 @@ def prune_steps(
     free_outputs: bool = False,
     attention: Attention = "auto",
     calibrate: Iterable[Any] | None = None,
+    loss: Loss | None = None,
     **budget: Any,
 ) -> Iterator[tuple[nn.Module, Plan]]:
     """Make a model smaller in several steps, and hand it out after each, to be trained before the next.
@@ -191,7 +195,8 @@ def prune_steps(
         free_outputs: the channels that leave the model may be cut, too.
         attention: whether channels of every head go ("dims") or whole heads ("heads"); see `secateur.trace`.
         calibrate: inputs without labels, as for `prune`: at every step they are put through the model as it is by then.
-        **budget: as for `prune`, but no time; all of it is of the full-size model.
+        loss: for criteria that look at gradients, as for `prune`.
+        **budget: as for `prune`, but neither a time nor a quality; all of it is of the full-size model.
 
     Yields:
         The pruned model, a new one at each step, and the plan that makes it of the full-size one; `plan.proof` has the
@@ -211,12 +216,16 @@ def prune_steps(
         24 (4, 24, 3, 3)
         16 (4, 16, 3, 3)
     """
+    _check_data(None, calibrate, {"loss": loss, "mimic": 0}, budget)
     graph = trace(model, example, free_outputs=free_outputs, attention=attention)
     words, ignore = _in_words(model, budget)
     stages = stages_of(graph, model, words, steps, schedule)
-    make_plan(graph, model, ignore=ignore, **words)  # what the last step would refuse is refused before any training
-    batches = None if calibrate is None else list(calibrate)
-    return _steps(_Walk(model, example, graph), attention, stages, ignore, batches)
+    walk = _Walk(model, example, graph)
+    if calibrate is None:  # what the last step would refuse is refused before any training
+        make_plan(graph, model, ignore=ignore, **words)
+        return _steps(walk, attention, stages, ignore)
+    walk.try_out(None, words, ignore)
+    return _steps(walk, attention, stages, ignore, batches_of(calibrate, model, graph.calls), loss)
 
 
 def _steps(
@@ -224,12 +233,13 @@ def _steps(
     attention: Attention,
     stages: Sequence[dict[str, Any]],
     ignore: list[str],
-    batches: Sequence[Any] | None,
+    batches: Batches | None = None,
+    loss: Loss | None = None,
 ) -> Iterator[tuple[nn.Module, Plan]]:
     full, done = first.graph, Plan(keep={}, fingerprint=fingerprint_of(first.graph), calls=first.graph.calls)
     walk = first
     for number, budget in enumerate(stages, 1):
-        walk, words = walk.informed(batches, {**budget, "after": (full, done)})
+        walk, words = walk.informed(batches, loss, {**budget, "after": (full, done)})
         small, step = walk.prune(words, ignore)
         done = step.after(done).with_proof(step.proof)
         yield small, done
@@ -283,11 +293,13 @@ class _Walk:
             "Name further layers to leave whole (ignore=)."
         )
 
-    def informed(self, batches: Sequence[Any] | None, budget: dict[str, Any]) -> tuple[_Walk, dict[str, Any]]:
+    def informed(
+        self, batches: Batches | None, loss: Loss | None, budget: dict[str, Any]
+    ) -> tuple[_Walk, dict[str, Any]]:
         """Return the walk and a budget with what samples say of the model, if there are any."""
         if batches is None:
             return self, budget
-        data = calibrate_model(self.model, self.graph, batches)
+        data = calibrate_model(self.model, self.graph, batches, loss)
         capped = budget.get("macs") is not None or budget.get("params") is not None
         words = decided_by_data(self.model, self.graph, data, budget, None, capped, timed=False)
         return replace(self, data=data), words
@@ -380,4 +392,4 @@ def _in_words(model: nn.Module, budget: Mapping[str, Any]) -> tuple[dict[str, An
     for name in ("ratio", "max_ratio"):
         if isinstance(budget.get(name), Mapping):
             words[name] = read_shares(model, budget[name], name, all_allowed=name == "max_ratio")
-    return words, words_of(model, words.pop("ignore", ()), "ignore")
+    return words, words_of(model, words.pop("ignore", None) or (), "ignore")

@@ -12,10 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-import secateur
 from secateur.artifact.format import decode
 from secateur.errors import ArtifactError, TrainingError
-from secateur.training.distilling import Teacher, feature_loss, watched
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
 from secateur.training.speed import faster_precision, seconds_a_batch
@@ -189,6 +187,45 @@ def test_what_is_no_number_ends_training_with_the_step_and_the_batch(tmp_path):
     assert load_file(tmp_path / "diverged.safetensors")["value"].isnan().sum() == 1
 
 
+def test_a_validation_that_is_no_number_ends_training_with_a_checkpoint(tmp_path):
+    class Judging(Slope):
+        def validate(self, model):
+            return {"error": float("nan")}
+
+    with pytest.raises(TrainingError, match=r"After step 5 the validation gives error nan.*--resume goes on"):
+        fit(network(), Lines(), Judging(), Recipe(steps=10, batch=4, validate_every=5), tmp_path)
+    assert len(rows(tmp_path)) == 1 + 5
+    fit(network(), Lines(), Slope(), Recipe(steps=10, batch=4, validate_every=5), tmp_path, True)
+    assert len(rows(tmp_path)) == 1 + 10
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({"precision": "fp16"}, "precision='fp16' is not known. Say one of fp32, bf16"),
+        ({"warmup": -1}, "warmup=-1 makes no sense"),
+        ({"slower": {"bakbone": 0.1}}, "slower has 'bakbone', with which no parameter begins"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(words, expected, tmp_path):
+    with pytest.raises(TrainingError, match=expected):
+        fit(network(), Lines(), Slope(), Recipe(steps=2, batch=4, **words), tmp_path)
+
+
+def test_networks_for_volumes_are_trained_too(tmp_path):
+    class Volumes(Lines):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return {**sample, "point": sample["point"].view(2, 1, 1, 1)}
+
+    class Near(Slope):
+        def validate(self, model):
+            return {}
+
+    net = nn.Sequential(nn.Conv3d(2, 4, 1), nn.Flatten(), nn.Linear(4, 1))
+    assert fit(net, Volumes(), Near(), Recipe(steps=2, batch=4), tmp_path) is not None
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     fit(network(), Lines(), Slope(), Recipe(steps=4, batch=4), tmp_path)
     with pytest.raises(TrainingError, match=r"trained with batch=4, not 2. Resume"):
@@ -304,7 +341,7 @@ def test_a_broken_sample_is_told_in_its_own_words(workers, tmp_path):
 def test_processes_that_make_samples_with_opencv_take_a_core_each(tmp_path):
     pytest.importorskip("cv2")
     finish(start(tmp_path, script=BLURRED), seconds=120)
-    assert len(rows(tmp_path)) == 5
+    assert len(rows(tmp_path)) == 1 + 5
 
 
 def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(tmp_path):
@@ -346,23 +383,6 @@ def test_what_does_not_fit_into_memory_is_told_with_a_batch_that_may(place, tmp_
         fit(network(), Large(), Wide(), Recipe(steps=2, batch=4), tmp_path)
 
 
-def test_a_student_is_compared_with_the_channels_that_it_kept():
-    import secateur
-
-    torch.manual_seed(0)
-    full = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
-    x = torch.randn(2, 3, 12, 12)
-    small, plan = secateur.prune(full, x, ratio=0.5)
-    teacher = Teacher(full, plan, ["0"])
-    with watched(small, ["0"]) as features:
-        small(x)
-    _, wanted = teacher(x)
-    assert wanted["0"].shape[1] == 8
-    assert feature_loss(features, wanted).item() < 1e-12  # nothing before this layer was cut
-    with pytest.raises(TrainingError, match="no layer 'O'"):
-        Teacher(full, plan, ["O"])
-
-
 @pytest.mark.parametrize(("workers", "least"), [(0, 0.16), (1, 0.16), (4, 0.04)])
 def test_samples_that_take_long_to_make_are_counted_in(workers, least):
     taken = seconds_a_batch(network(), Slow(), Slope(), Recipe(steps=1, batch=8, workers=workers))
@@ -396,10 +416,3 @@ def test_a_step_that_does_not_fit_into_memory_is_told_where_it_is_timed():
 
     with pytest.raises(TrainingError, match=r"A batch of 4 does not fit into memory. Take a smaller one: --batch 2"):
         faster_precision(network(), Lines(), Wide(), Recipe(steps=1, batch=4))
-
-
-def test_a_teacher_that_the_student_was_not_cut_out_of_is_refused():
-    full = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
-    small, plan = secateur.prune(full, torch.zeros(1, 3, 8, 8), ratio=0.5)
-    with pytest.raises(TrainingError, match=r"teacher's 0 has 8 channels, and the network .* had 16. Give that one"):
-        Teacher(small, plan, ["0"])

@@ -31,6 +31,7 @@ class Calibration:
     fit: Mapping[Site, Moments] = field(default_factory=dict)
     held: Mapping[Site, Moments] = field(default_factory=dict)
     gradients: Gradients | None = None  # where a loss was given
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of the model's tensors
     worked_out: dict[Any, Any] = field(default_factory=dict)  # from the moments, which takes its time
 
 
@@ -75,7 +76,8 @@ def calibrate(model: nn.Module, graph: Graph, batches: Any, loss: Loss | None = 
                 "large for half precision. Repair the weights, or calibrate in float32."
             )
     gradients = None if loss is None else gradients_of(model, graph, found.to_fit, loss)
-    return Calibration(found, uses, *moments, gradients)
+    shapes = {name: info.shape for name, info in graph.tensors.items()}
+    return Calibration(found, uses, *moments, gradients, shapes)
 
 
 def numbered(batches: Batches) -> Iterator[tuple[int, Part, bool]]:

@@ -12,6 +12,7 @@ from torch import nn
 from secateur.calibration.batches import Part
 from secateur.errors import DataError
 from secateur.graph.groups import Axis, Graph
+from secateur.graph.staging import same_dice
 
 Loss = Callable[[Any, Any], torch.Tensor]  # of the model's output and the batch as it came, labels and all
 Place = tuple[str, Axis]
@@ -64,12 +65,14 @@ def _products(model: nn.Module, names: Sequence[str], part: Part, loss: Loss) ->
     own = dict(model.named_parameters())
     leaves = {name: own[name].detach().clone().requires_grad_() for name in names if own[name].is_floating_point()}
     modes = [(module, module.training) for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # the code may write into them
     try:
         model.eval()
-        with torch.enable_grad():
+        with same_dice(), torch.enable_grad():
+            torch.manual_seed(0)  # a model that draws, draws the same each time
             device = next(iter(leaves.values())).device
             call = part.call.map(lambda tensor: tensor.to(device, copy=True))
-            output = torch.func.functional_call(model, leaves, call.args, call.kwargs)
+            output = torch.func.functional_call(model, {**buffers, **leaves}, call.args, call.kwargs)
             value = loss(output, part.batch)
             if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
                 raise DataError(

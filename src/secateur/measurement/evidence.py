@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateur.calibration.calibrating import Calibration
+from secateur.errors import PlanError
 from secateur.graph.groups import Graph
 from secateur.measurement.sensitivity import SHARES, losses_of_groups, output_loss
 from secateur.planning.sensitivities import Curve
@@ -48,4 +49,9 @@ def decided_by_data(
         found["sensitivity"] = sensitivity
         if asked is None and not timed:
             found["ranking"] = "loss"
+    elif thorough or sensitivity is not None:
+        raise PlanError(
+            f"{'allocate' if thorough else 'sensitivity'}: what the model loses with each group shares out a cap for "
+            'all of them. Give macs, params, quality or a time, and leave ranking out (or say "loss" or "time").'
+        )
     return found

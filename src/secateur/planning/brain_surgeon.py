@@ -14,6 +14,7 @@ import torch
 from secateur.calibration.moments import Moments
 
 RIDGE = 1e-3  # on inputs of unit variance, as a compensation would need
+NOISE = 1e-9  # of the mean squares: what varies less is rounding
 ROUNDS = 64  # in which all units of a group go, at the least
 
 
@@ -31,11 +32,15 @@ class Reader:
         """Prepare a weight (blocks, rows, width) whose inputs have such moments; unit `u` is `indices[u]` of them."""
         second = torch.block_diag(*moments.second(centred))
         gram = torch.block_diag(*(weight.double().transpose(1, 2) @ weight.double()))
-        scale = second.diagonal().clamp_min(1e-12 * float(second.diagonal().max()) + 1e-300).sqrt()
+        whole = torch.block_diag(*moments.second(centred=False))
+        least = NOISE * float(whole.diagonal().max()) + 1e-100
+        scale = second.diagonal().clamp_min(least).sqrt()
         unit = second / scale[:, None] / scale[None, :]
         unit.diagonal().add_(RIDGE)
         inverse = torch.linalg.inv(unit) / scale[:, None] / scale[None, :]
-        return cls(indices, gram, inverse, max(float((gram * second).sum()), 1e-300))
+        return cls(
+            indices, gram, inverse, max(float((gram * second).sum()), NOISE * float((gram * whole).sum()) + 1e-100)
+        )
 
     def losses(self) -> torch.Tensor:
         """Return what the removal of each unit adds to the error, relative to the energy."""

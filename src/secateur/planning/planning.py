@@ -135,7 +135,11 @@ def plan(  # noqa: PLR0913
     ratios = None if ratio is None else read_shares(model, ratio, "ratio")
     limits = {} if max_ratio is None else read_shares(model, max_ratio, "max_ratio", all_allowed=True)
     origin = None if after is None else origin_of(*after, graph)
-    judged = importances(graph, outputs, tensors_of(model), criterion, scores, seed, origin, calibration, reduction)
+    _check_calibration(graph, calibration)
+    failures: dict[int, PlanError] = {}
+    judged = importances(
+        graph, outputs, tensors_of(model), criterion, scores, seed, origin, calibration, reduction, failures
+    )
     if sensitivity is not None:
         judged = rescaled(graph, judged, sensitivity)
     request = Request(
@@ -157,6 +161,9 @@ def plan(  # noqa: PLR0913
         elements=elements_per_unit(graph, outputs) if origin is None else origin.elements(graph),
     )
     check_budget(ratio, macs, params, request.scope)
+    for number in np.flatnonzero(request.wanted(capped=macs is not None or params is not None)):
+        if int(number) in failures:
+            raise failures[int(number)]
     caps = _caps(graph, macs, params, origin)
     said = name if callable(criterion) else criterion
     recipe = {
@@ -167,6 +174,17 @@ def plan(  # noqa: PLR0913
         "limits": _said(round_to=round_to, min_channels=min_channels, max_ratio=_as_written(limits)),
     }
     return _planned(request, caps, recipe)
+
+
+def _check_calibration(graph: Graph, calibration: Calibration | None) -> None:
+    if calibration is None:
+        return
+    if not isinstance(calibration, Calibration):
+        raise PlanError(
+            f"calibration is a {type(calibration).__name__}. Give what secateur.calibrate(model, graph, batches) found."
+        )
+    if calibration.shapes != {name: info.shape for name, info in graph.tensors.items()}:
+        raise PlanError("The calibration was taken from another model. Calibrate this one.")
 
 
 def plan_of_group(graph: Graph, model: nn.Module, judged: Sequence[np.ndarray], number: int, share: float) -> Plan:

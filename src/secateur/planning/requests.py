@@ -52,6 +52,12 @@ class Request:
     full: np.ndarray  # units in the full-size model; NaN: it had none to cut
     elements: np.ndarray  # what a unit's filters had there
 
+    def wanted(self, capped: bool) -> np.ndarray:
+        """Tell for each group whether some of it may be cut, (groups,) bool; `capped`: there is a cap for all."""
+        if capped or self.scope.totals:
+            return self.scope.cuttable
+        return self.scope.cuttable & np.isfinite(self.scope.ratios if self.ratios is None else self.ratios)
+
     @cached_property
     def scope(self) -> Scope:
         """What may be cut, and how much by the rules."""

@@ -35,6 +35,8 @@ def words_of(model: nn.Module, named: Iterable[Any], argument: str) -> list[str]
     """
     if isinstance(named, str | nn.Module | type):
         named = (named,)
+    if not isinstance(named, Iterable):
+        raise PlanError(f"{argument}={named!r} is no list. Give names, patterns, types or modules of the model.")
     name_of = {id(module): name for name, module in model.named_modules()}
     found = []
     for one in named:

@@ -19,7 +19,8 @@ class Teacher:
     Args:
         model: the teacher; it is put into evaluation mode and not trained.
         plan: what made the student of it. `plan.keep` says which of its channels the student still has; None: all.
-        layers: names of the convolutions and linear layers whose outputs are compared.
+        layers: names of the layers with weights whose outputs are compared: convolutions (N, C, ...), linear ones and
+            norms of layers (..., C).
 
     Raises:
         TrainingError: there is no such layer, or it has no weight, or other channels than the plan speaks of.
@@ -33,9 +34,8 @@ class Teacher:
                 raise TrainingError(f"The teacher has no layer {layer!r}.{nearest(layer, modules)}")
             if not isinstance(getattr(modules[layer], "weight", None), torch.Tensor):
                 raise TrainingError(f"{layer} has no weight, so its channels are not known. Name a layer that has one.")
-            _check_channels(plan, layer, len(modules[layer].weight))  # type: ignore[arg-type]
         self.layers = tuple(layers)
-        self.kept = {layer: _kept(plan, layer) for layer in layers}
+        self.kept = {layer: _kept(plan, layer, modules[layer]) for layer in layers}
 
     @torch.no_grad()
     def __call__(self, *inputs: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -43,14 +43,14 @@ class Teacher:
         with watched(self.model.to(inputs[0].device), self.layers) as features:
             outputs = self.model(*inputs)
         return outputs, {
-            layer: value if (kept := self.kept[layer]) is None else value.index_select(1, kept.to(value.device))
+            layer: value if (kept := self.kept[layer]) is None else _selected(value, *kept)
             for layer, value in features.items()
         }
 
 
 @contextmanager
 def watched(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """Fill a dictionary with what layers put out (N, C, ...) while the network runs."""
+    """Fill a dictionary with what layers put out while the network runs."""
     found: dict[str, torch.Tensor] = {}
     modules = dict(model.named_modules())
 
@@ -71,7 +71,7 @@ def watched(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, torch
 def feature_loss(student: Mapping[str, torch.Tensor], teacher: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the mean over the layers of the squared error as a share of the teacher's own variance.
 
-    Features are (N, C, ...), the same C in both: those of FitNets (Romero et al., arXiv 1412.6550), but without a
+    Features have the same channels in both: those of FitNets (Romero et al., arXiv 1412.6550), but without a
     regressor, because the plan says which channel is which.
     """
     errors = []
@@ -81,15 +81,24 @@ def feature_loss(student: Mapping[str, torch.Tensor], teacher: Mapping[str, torc
     return torch.stack(errors).mean()
 
 
-def _check_channels(plan: Plan | None, layer: str, channels: int) -> None:
-    known = plan.fingerprint.get(f"{layer}.weight") if plan is not None else None
-    if known is not None and known[0] != channels:
+def _selected(value: torch.Tensor, dim: int, kept: torch.Tensor) -> torch.Tensor:
+    return value.index_select(dim, kept.to(value.device))
+
+
+def _kept(plan: Plan | None, layer: str, module: nn.Module) -> tuple[int, torch.Tensor] | None:
+    """Return along which dimension of a layer's output its channels lie, and which the student has; None: all."""
+    weight: Any = module.weight
+    name, dim = f"{layer}.weight", -1 if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Embedding)) else 1
+    known = None if plan is None else plan.fingerprint.get(name)
+    if plan is None or known is None:
+        return None
+    axis = 1 if isinstance(module, (nn.modules.conv._ConvTransposeNd, nn.Embedding)) else 0
+    if known[axis] != weight.shape[axis]:
         raise TrainingError(
-            f"The teacher's {layer} has {channels} channels, and the network that the student was cut out of had "
-            f"{known[0]}. Give that one as the teacher."
+            f"The teacher's {layer} has {weight.shape[axis]} channels, and the network that the student was cut out of "
+            f"had {known[axis]}. Give that one as the teacher."
         )
-
-
-def _kept(plan: Plan | None, layer: str) -> torch.Tensor | None:
-    kept = plan.keep.get(f"{layer}.weight", {}).get(0) if plan is not None else None
-    return None if kept is None else torch.as_tensor(list(kept))
+    if axis == 1 and getattr(module, "groups", 1) > 1 and name in plan.keep:
+        raise TrainingError(f"{layer} is a grouped transposed convolution, whose channels are cut apart. Leave it out.")
+    kept = plan.keep.get(name, {}).get(axis)
+    return None if kept is None else (dim, torch.as_tensor(list(kept)))

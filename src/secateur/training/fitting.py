@@ -123,7 +123,7 @@ class _Run:
         self.fabric = _fabric(recipe, processes)
         torch.manual_seed(recipe.seed)
         self.home = next(model.parameters()).device
-        self.plain: Any = model.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.plain: Any = _channels_last(model.to(self.fabric.device))
         optimizer = recipe.optimizer(self.plain)
         self.state = State(self.plain, _average(self.plain, recipe), optimizer)
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
@@ -272,6 +272,14 @@ class _Run:
             if self.fabric.is_global_zero:
                 self.errors = dict(self.task.validate(average.module.eval()))
             self.errors = self.fabric.broadcast(self.errors)
+            if not all(map(math.isfinite, self.errors.values())):
+                told = ", ".join(f"{name} {value:g}" for name, value in self.errors.items())
+                self.errors = {}
+                self.save()
+                raise TrainingError(
+                    f"After step {self.step} the validation gives {told}. Look at the samples that it judges; the "
+                    f"checkpoint of this step is in {self.folder}, and --resume goes on from it."
+                )
             first = next(iter(self.errors.values()), -math.inf)
             better = first < self.lowest or not self.errors
             self.lowest, self.stale = (first, 0) if better else (self.lowest, self.stale + 1)
@@ -282,6 +290,13 @@ class _Run:
                 on_validation(self.step, average.module)
         if last or self.step % self.recipe.save_every == 0:
             self.save()
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    for parameter in [*model.parameters(), *model.buffers()]:
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 class _Failing(Dataset[Any]):

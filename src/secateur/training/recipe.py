@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from secateur.errors import TrainingError
+from secateur.errors import TrainingError, nearest
 
 Precision = Literal["fp32", "bf16"]
 
@@ -58,6 +58,12 @@ class Recipe:
         for name in ("steps", "batch", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name}={getattr(self, name)} makes no sense. Give a whole number of at least 1.")
+        if self.warmup < 0:
+            raise TrainingError(f"warmup={self.warmup} makes no sense. Give a whole number of at least 0.")
+        if self.precision not in get_args(Precision):
+            raise TrainingError(
+                f"precision={self.precision!r} is not known. Say one of {', '.join(get_args(Precision))}."
+            )
 
     def rate_at(self, step: int) -> float:
         """Return the share of the highest rate that a step, counted from 0, is taken with."""
@@ -67,7 +73,15 @@ class Recipe:
         return rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return AdamW for a model's parameters."""
+        """Return AdamW for a model's parameters.
+
+        Raises:
+            TrainingError: no parameter's name begins as `slower` says.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        for start in self.slower:
+            if not any(name.startswith(start) for name in names):
+                raise TrainingError(f"slower has {start!r}, with which no parameter begins.{nearest(start, names)}")
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             share = next((share for start, share in self.slower.items() if name.startswith(start)), 1.0)

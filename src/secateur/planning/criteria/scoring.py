@@ -66,12 +66,14 @@ def importances(  # noqa: PLR0913
     origin: Origin | None = None,
     calibration: Calibration | None = None,
     reduction: str = "mean",
+    failures: dict[int, PlanError] | None = None,
 ) -> list[np.ndarray]:
     """Return the importance of every unit, an array per group of the graph.
 
     Groups for whose layers `scores` are given (one number per output channel, by layer or tensor) take the mean of
     these; all others take the criterion. Importances compare within a group; `normalised` makes groups comparable.
-    Where the model was cut before, scores are those of the full-size model's channels.
+    Where the model was cut before, scores are those of the full-size model's channels. With `failures`, errors of
+    single groups go into it, by number, and these groups get ones: for groups that nobody wants to cut.
 
     Raises:
         PlanError: an unknown criterion or layer, scores of the wrong length, or importances that are not finite.
@@ -82,14 +84,20 @@ def importances(  # noqa: PLR0913
     function = name if callable(name) else CRITERIA[base]
     given = _checked_scores(graph, outputs, scores or {}, origin)
     found = []
-    for group, makers, producers in zip(graph.groups, outputs.makers, outputs.producers, strict=True):
+    lots = zip(graph.groups, outputs.makers, outputs.producers, strict=True)
+    for number, (group, makers, producers) in enumerate(lots):
         importance = _from_scores(makers, given)
         if importance is None:
             # A group that no weight makes is judged by all that belongs to it.
             seen = Evidence(
                 graph, group, makers, producers or group.members, tensors, argument, seed, calibration, reduction
             )
-            importance = _measured(function, seen, base)
+            try:
+                importance = _measured(function, seen, base)
+            except PlanError as error:
+                if failures is None:
+                    raise
+                failures[number], importance = error, np.ones(group.size)
         found.append(importance)
     return found
 
@@ -112,17 +120,27 @@ def _measured(function: Criterion, evidence: Evidence, name: str) -> np.ndarray:
             f"{evidence.producers[0].tensor} has no data (it is on the meta device), so {name!r} cannot rank its "
             'channels. Load weights, pass scores, or use criterion="random" or "uniform".'
         )
-    importance = torch.as_tensor(function(evidence)).detach().cpu().to(torch.float64).numpy()
+    given = function(evidence)
+    try:
+        importance = torch.as_tensor(given).detach().cpu().to(torch.float64).numpy()
+    except (TypeError, ValueError, RuntimeError):
+        raise PlanError(
+            f"The criterion {name} gives {given!r} for {evidence.group.name}. Return one number a unit, "
+            f"{evidence.group.size} of them."
+        ) from None
     if importance.shape != (evidence.group.size,):
         raise PlanError(
             f"The criterion {name} gives {importance.shape} for {evidence.group.name}. Return one number a unit, "
             f"{evidence.group.size} of them."
         )
     if not np.isfinite(importance).all():
-        where = ", ".join(dict.fromkeys(member.tensor for member in evidence.producers))
+        tensors = {member.tensor: evidence.tensors[member.tensor] for member in evidence.producers}
+        broken = [tensor for tensor, values in tensors.items() if not bool(torch.isfinite(values).all())]
+        why = f", because {', '.join(broken)} holds NaN or infinite values" if broken else f" by the criterion {name}"
+        remedy = "Repair the weights" if broken else "Take another criterion"
         raise PlanError(
-            f"The importance of channels of {evidence.group.name} is not finite, because {where} holds NaN or infinite "
-            "values. Repair the weights, or leave the layer alone with ignore."
+            f"The importance of channels of {evidence.group.name} is not finite{why}. {remedy}, or leave the layer "
+            "alone with ignore."
         )
     return importance
 
@@ -136,6 +154,8 @@ def _checked_scores(
     graph: Graph, outputs: Outputs, scores: Mapping[str, Any], origin: Origin | None
 ) -> dict[str, np.ndarray]:
     """Return the scores by tensor, checked; those of layers whose output is protected anyway are not needed."""
+    if not isinstance(scores, Mapping):
+        raise PlanError(f"scores is a {type(scores).__name__}. Give a dict of one list of numbers for each layer.")
     axes: dict[str, Axis] = {member.tensor: member.axis for makers in outputs.makers for member in makers}
     found: dict[str, np.ndarray] = {}
     for name, values in scores.items():

@@ -71,7 +71,9 @@ def bn_scale(evidence: Evidence) -> torch.Tensor:
 
 @criterion("lamp")
 def lamp(evidence: Evidence) -> torch.Tensor:
-    """Return each filter's squared norm over the sum of those that are no smaller: it compares between layers.
+    """Return each filter's squared norm over the sum of those that are no smaller.
+
+    These compare between layers as they are: for the paper's one threshold say `ranking="global", normalizer="none"`.
 
     Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021, arXiv 2010.07611, equation 4, with
     a unit's filters in the place of a weight.

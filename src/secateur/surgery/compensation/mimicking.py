@@ -13,7 +13,7 @@ from torch import nn
 from secateur.calibration.batches import Part
 from secateur.surgery.compensation.answers import answers_of, in_evaluation
 from secateur.surgery.compensation.consumers import Consumer
-from secateur.surgery.cutting import named_tensor
+from secateur.surgery.cutting import copied, named_tensor
 
 RATE = 1e-4  # of Adam, falling to 0 along a half cosine
 SPREAD = 1e-6  # the least variance that an error is divided by
@@ -45,6 +45,7 @@ def mimic(model: nn.Module, full: nn.Module, parts: Sequence[Part], consumers: S
         consumers: the weights that read.
         steps: of Adam, each on one part.
     """
+    full = copied(full)  # its code may write into buffers
     kept = _layers(model, full, consumers)
     parameters = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     asked = [parameter.requires_grad for parameter in parameters]
