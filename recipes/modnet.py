@@ -7,9 +7,10 @@ DIR, or what SECATEUR_DATA names, holds the pictures that the networks' cards li
 `pretrained/mobilenet_v2-b0353104.pth`. Nothing is downloaded.
 
 Every stage is a `secateur` command, printed before it runs, that goes on where it was stopped: start the same line
-again. The full network is trained at three sizes; the small one is cut out of it, compensated, and taught by it. People
-and backgrounds that are held out are written to OUT/held-out as sets to judge on. The last stage but one of the full
-network, in batches of 32, wants a GPU: minutes there, most of a day on two cores.
+again. The full network is trained at three sizes; the small one is cut out of it, compensated, taught by it, and at
+last averaged with two networks that were trained on from it. People and backgrounds that are held out are written to
+OUT/held-out as sets to judge on. The last stage but one of the full network, in batches of 32, wants a GPU: minutes
+there, most of a day on two cores.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src")]
@@ -95,6 +97,10 @@ SMALL = (
     Stage("small-512", 512, (420, 660), 40, 5e-4, 16, ENTROPY, taught=True),
 )
 LAST = (Stage("lean-512", 512, (420, 660), 7, 4e-4, 16, ENTROPY, taught=True),)
+FURTHER = (  # each from the last; what comes of them is averaged with it, by these shares
+    (Stage("near-512", 512, (420, 660), 28, 4e-4, 16, ENTROPY, taught=True), 0.5),
+    (Stage("lean-semantic-512", 512, (420, 660), 84, 4e-4, 32, (*SEMANTIC, *ENTROPY)), 0.25),
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,10 @@ def main() -> None:
 
     full = trained(["modnet", "--backbone", inputs.folder / BACKBONE], FULL)
     small = trained(cut(full, "cut", *CUT), SMALL, full)
-    small = trained(cut(small, "lean", *LEAN), LAST, full)
+    last = trained(cut(small, "lean", *LEAN), LAST, full)
+    further = {trained([last], [stage], full): share for stage, share in FURTHER}
+    small = out / "small.safetensors"
+    write_average({last: 1 - sum(further.values()), **further}, small)
     made = out / "weights"
     for name, model in (("modnet", full), ("modnet-small", small)):
         write_half(model, made / f"{name}.safetensors")
@@ -170,6 +179,17 @@ def run(*words: object) -> None:
     done = subprocess.run([sys.executable, "-m", "secateur.cli", *line], env=environment, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+def write_average(shares: Mapping[Path, float], target: Path) -> None:
+    """Write the average of networks that began as one (Wortsman et al., "Model soups", ICML 2022, arXiv 2203.05482)."""
+    first, contents = load(next(iter(shares))), read(next(iter(shares)))
+    states = [(load(path).state_dict(), share) for path, share in shares.items()]
+    with torch.no_grad():
+        for name, value in first.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(sum(state[name] * share for state, share in states))
+    save(target, first, contents.plan, contents.plans[:-1], contents.preprocessing)
 
 
 def write_half(source: Path, target: Path) -> None:

@@ -416,6 +416,32 @@ def test_a_second_donor_gives_what_lies_outside_of_the_part(size):
         assert name.startswith("body.") or not torch.equal(tensor, own.state_dict()[name]) or "num_batches" in name
 
 
+class Placed(nn.Module):
+    """A part with a table that no state dict holds, and a last layer that nobody cuts."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c = conv(3, 16), conv(16, 4)
+        self.register_buffer("grid", torch.rand(1, 16, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return self.c(torch.relu(self.a(x) + self.grid))
+
+
+def test_a_state_dict_is_a_donor_if_it_is_whole_and_the_proof_says_what_it_was_of():
+    part = Placed().eval()
+    host = nn.Sequential(OrderedDict(part=Placed(), last=conv(4, 2))).eval()
+    small, plan = secateur.prune(part, PICTURE, ratio=0.5, min_channels=1, free_outputs=False)
+    state = trained(small).state_dict()
+    grafted, whole = secateur.graft(host, plan, "part", state, PICTURE)
+    assert torch.equal(grafted.part.a.weight, state["a.weight"])
+    assert "before the weights were replaced by the donor's" in str(whole.proof)
+    assert "replaced" not in str(secateur.graft(host, plan, "part", None, PICTURE)[1].proof)
+    del state["c.bias"]
+    with pytest.raises(secateur.GraftError, match=r"donor has no tensor c\.bias, which the part holds"):
+        secateur.graft(host, plan, "part", state, PICTURE)
+
+
 def test_a_second_donor_that_does_not_fit_is_refused():
     host = SideBySide().eval()
     small, plan = secateur.prune(host.body, PICTURE, ratio=0.5, min_channels=2, free_outputs=True)

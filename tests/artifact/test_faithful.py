@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 import secateur
+from secateur.artifact.conversion import convert
 from secateur.artifact.reading import read
 from secateur.errors import ArtifactError, CutError, TraceError
 from secateur.graph.calls import calls_of, zeros_for
+from secateur.models import MobileNetV2
 
 X = torch.rand(1, 3, 8, 8)
 
@@ -161,3 +163,81 @@ class Passing(nn.Module):
 
     def forward(self, given: dict, other: object) -> torch.Tensor:
         return self.c(torch.relu(self.a(given["one"][0] + given["one"][1][0])))
+
+
+def quick(**changes: object) -> MobileNetV2:
+    torch.manual_seed(0)
+    return MobileNetV2(width=0.35, num_classes=10, **changes).eval()
+
+
+def test_a_network_of_the_zoo_with_other_layers_goes_by_its_class(tmp_path):
+    picture = torch.rand(1, 3, 32, 32)
+    for name in ("head", "activation"):
+        model = quick()
+        if name == "head":
+            model.classifier = nn.Linear(model.classifier.in_features, 7)
+        else:
+            for module in model.modules():
+                for key, child in module.named_children():
+                    if isinstance(child, nn.ReLU6):
+                        setattr(module, key, nn.SiLU())
+        small, plan = secateur.prune(model, picture, ratio=0.5, min_channels=1)
+        secateur.save(tmp_path / "own.safetensors", small, plan)
+        with pytest.raises(ArtifactError, match=r"holds a secateur.models.*MobileNetV2, .* Pass the full-size model"):
+            secateur.load(tmp_path / "own.safetensors")
+        again = secateur.load(tmp_path / "own.safetensors", into=model)
+        assert torch.equal(again(picture), small(picture))
+
+
+def test_modes_of_training_do_not_make_a_network_another(tmp_path):
+    model = quick()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.01
+    small, plan = secateur.prune(model.train(), torch.rand(2, 3, 32, 32), ratio=0.5, min_channels=1)
+    secateur.save(tmp_path / "own.safetensors", small, plan)
+    assert type(secateur.load(tmp_path / "own.safetensors")) is MobileNetV2
+
+
+def test_what_is_known_of_a_file_survives_its_conversion(tmp_path):
+    small, plan = pruned(Pair(False))
+    source, target = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    known = {"mean": [0.5], "std": [0.25]}
+    secateur.save(source, small, plan, preprocessing=known, provenance={"who": "me"})
+    convert(source, target, model=Pair(False))
+    before, after = read(source), read(target)
+    assert after.preprocessing == known
+    assert after.proof == before.proof
+    assert (after.provenance["who"], after.provenance["converted"]) == ("me", "one.safetensors")
+    for words in ({"plan": tmp_path / "none.json"}, {"whole": True}):
+        with pytest.raises(ArtifactError, match=r"has a plan of its own|holds no whole model"):
+            convert(source, tmp_path / "three.safetensors", model=Pair(False), **words)
+
+
+def test_a_cut_in_place_is_whole_or_not_at_all():
+    model = Pair(False)
+    _, plan = pruned(model)
+    (model(X).sum()).backward()
+    missing = type(plan)(**{**vars(plan), "attributes": {"a.nonsense": 3}})
+    with pytest.raises(CutError, match=r"no integer a.nonsense"):
+        secateur.cut(model, missing, inplace=True)
+    assert model.a.weight.shape == (16, 3, 3, 3)
+    secateur.cut(model, plan, inplace=True)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_layers_with_masked_weights_tell_their_new_sizes():
+    model = Pair(False)
+    nn.utils.prune.random_unstructured(model.b, "weight", 0.3)
+    small, plan = secateur.prune(model.eval(), X, ratio=0.5, min_channels=1)
+    assert (small.b.in_channels, small.b.out_channels) == (8, 8) == tuple(plan.shape_after("b.weight_orig")[1::-1])
+
+
+def test_wrong_arguments_are_told(tmp_path):
+    small, plan = pruned(Pair(False))
+    secateur.save(tmp_path / "small.safetensors", small, plan)
+    torch.save(small, tmp_path / "whole.pth")
+    with pytest.raises(ArtifactError, match=r"is no module. Pass one that is built: into=MyModel\(\)"):
+        secateur.load(tmp_path / "small.safetensors", into=Pair)
+    with pytest.raises(ArtifactError, match=r"goes into no other. Leave into out"):
+        secateur.load(tmp_path / "whole.pth", into=Pair(False), trust=True)

@@ -94,6 +94,19 @@ def test_another_nesting_that_the_class_declares_is_understood(path):
     assert same(model, source)
 
 
+def test_what_a_trainer_keeps_beside_and_around_the_network_is_left_out(path):
+    source = LeNet()
+    around = {f"model.{key}": value for key, value in source.state_dict().items()}
+    averaged = torch.optim.swa_utils.AveragedModel(source).state_dict()
+    for state, note in ((averaged, "n_averaged"), ({"state_dict": around}, "'model.'")):
+        torch.save(state, path)
+        model = LeNet()
+        report = load_checkpoint(model, path)
+        assert report.complete
+        assert any(note in one for one in report.notes)
+        assert all(torch.equal(one, other) for one, other in zip(model.parameters(), source.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_another_nesting_is_understood_inside_a_larger_model(path, prefix):
     source = randomized(nn.ModuleDict({"net": MobileNetV2(num_classes=5), "head": nn.Linear(5, 2)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -51,6 +52,10 @@ def convert(
     if suffix not in (".safetensors", ".json", *PARAMETERS):
         raise ArtifactError(f"{target} names no form that is known. Write OUT.safetensors, OUT.pth or OUT.json.")
     contents = _contents(source)
+    if contents is not None and plan is not None:
+        raise ArtifactError(f"{source} has a plan of its own. Leave {plan} out.")
+    if whole and suffix not in PARAMETERS:
+        raise ArtifactError(f"{target} holds no whole model. Write OUT.pth, or leave whole out.")
     if suffix == ".json":
         write_atomically(target, _plan(source, contents, plan).to_json().encode())
         return "the plan alone, as JSON"
@@ -59,9 +64,13 @@ def convert(
         return "the parameters alone"
     small = _model(source, contents, model, plan, trust)
     if suffix == ".safetensors":
-        earlier = () if contents is None else contents.plans[:-1]
-        last = _plan(source, None, plan) if contents is None else contents.plan
-        save(target, small, last, earlier, provenance={"converted": Path(source).name})
+        converted = {"converted": Path(source).name}
+        if contents is None:
+            save(target, small, _plan(source, None, plan), provenance=converted)
+        else:
+            last = replace(contents.plan, proof=contents.proof)
+            said = {name: value for name, value in contents.provenance.items() if name != "versions"}
+            save(target, small, last, contents.plans[:-1], contents.preprocessing, {**said, **converted})
         return "weights and plan, as secateur's own file"
     write_atomically(target, _pickled(small if whole else small.state_dict()))
     return "the whole model in a pickle" if whole else "the parameters alone"

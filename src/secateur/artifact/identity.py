@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -10,16 +11,51 @@ from torch import nn
 
 from secateur.errors import ArtifactError, SecateurError
 from secateur.models.registry import entry_of, zoo_entry
+from secateur.planning.plans import Plan
+from secateur.surgery.cutting import SIZES
 
 _SIMPLE = (int, float, str, bool, type(None))
+_FREE = ("training", "groups", "momentum", "p", "inplace")  # a cut changes it, or it changes no output in evaluation
 
 
-def identify(model: nn.Module) -> dict[str, Any]:
-    """Return the identity of a model as JSON: the zoo's name for it with its arguments, or its class's name."""
+def identify(model: nn.Module, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Return the identity of a model as JSON: the zoo's name for it with its arguments, or its class's name.
+
+    A model of the zoo whose layers the user has changed, such as another classifier or activation, goes by its class.
+    """
     entry = entry_of(model)
-    if entry is None:
-        return {"kind": "class", "name": f"{type(model).__module__}.{type(model).__qualname__}"}
-    return {"kind": "zoo", "name": entry.name, "arguments": dict(getattr(model, "arguments", {}))}
+    if entry is not None:
+        found = {"kind": "zoo", "name": entry.name, "arguments": dict(getattr(model, "arguments", {}))}
+        if _builds(found, model, plans):
+            return found
+    return {"kind": "class", "name": f"{type(model).__module__}.{type(model).__qualname__}"}
+
+
+def _builds(identity: Mapping[str, Any], model: nn.Module, plans: Sequence[Plan]) -> bool:
+    """Tell whether the zoo's model differs from this one in nothing but what the plans cut."""
+    try:
+        sketch = sketch_full_size(identity, plans[0].fingerprint)
+    except ArtifactError:
+        return False
+    cut = {name.partition("[")[0] for plan in plans for name in plan.attributes}
+    return sketch is not None and _settings(sketch, cut) == _settings(model, cut)
+
+
+def _settings(model: nn.Module, cut: AbstractSet[str]) -> dict[str, Any]:
+    """Return the types of all modules, with the settings of torch's own that no cut changes."""
+    found: dict[str, Any] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        found[path] = type(module)
+        if type(module).__module__.startswith("torch.nn."):
+            free = {
+                *_FREE,
+                *(key for kind, keys in SIZES.items() if isinstance(module, kind) for key in keys(module)),
+            }
+            for key, value in vars(module).items():
+                name = f"{path}.{key}" if path else key
+                if type(value) in (*_SIMPLE, tuple) and key[0] != "_" and key not in free and name not in cut:
+                    found[name] = value
+    return found
 
 
 def describe(identity: Mapping[str, Any]) -> str:

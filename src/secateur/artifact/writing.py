@@ -54,7 +54,7 @@ def save(
     _check_plan(model, plan)
     plans, shapes = (*earlier, plan), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     document = {
-        "identity": identify(model),
+        "identity": identify(model, plans),
         "plans": packed(plans, with_aliases(shapes, aliases), aliases),
         "fingerprint": digest(plans[0].fingerprint),
         "aliases": pairs_of(aliases, tensors),

@@ -11,7 +11,15 @@ import click
 from secateur.artifact.reading import read, restore
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
-from secateur.cli.options import input_option, json_option, quiet_option, seed_option, weights_option
+from secateur.cli.options import (
+    full_option,
+    input_option,
+    json_option,
+    quiet_option,
+    seed_option,
+    weights_option,
+)
+from secateur.cli.pictures import preprocessing_of
 from secateur.cli.prune import check_files
 from secateur.cli.subject import find_subject, full_size_model, warn_if_random
 from secateur.graph.tracing import trace
@@ -36,6 +44,7 @@ from secateur.surgery.grafting import graft
 )
 @click.option("--figure", metavar="FILE", help="Draw what was rewired: FILE.svg or FILE.png.")
 @click.option("--donor-model", metavar="PKG:FN", help="The donor's full-size model, if it is not of the zoo.")
+@full_option
 @input_option
 @weights_option
 @seed_option
@@ -77,7 +86,7 @@ def command(  # noqa: PLR0913
             draw_graft(before, whole, at, figure)
     with progress.step(f"writing {output}"):
         provenance = {"model": subject.name, "weights": subject.weights, "donor": donor}
-        save(output, grafted, whole, subject.earlier, provenance=provenance)
+        save(output, grafted, whole, subject.earlier, preprocessing_of(host, subject), provenance)
     if as_json:
         proof = asdict(whole.proof)
         show_json({"host": subject.name, "donor": donor, "at": at, "output": output, "proof": proof,

@@ -117,8 +117,15 @@ def _usage(error: click.ClickException) -> str:
     return f"{error.format_message()} See: {path} --help"
 
 
+_SAID_IN_THE_SHELL = (  # where the library speaks of its own arguments
+    ("(ignore=)", "(--ignore)"),
+    ("trust=True", "--trust"),
+    ("pass values=False", "leave --against out"),
+)
+
+
 def _fail(message: str, code: int) -> int:
-    for argument, option in (("(ignore=)", "(--ignore)"), ("trust=True", "--trust")):  # the library speaks of its own
+    for argument, option in _SAID_IN_THE_SHELL:
         message = message.replace(argument, option)
     click.echo(f"secateur: {' '.join(message.split())}", err=True)
     return code

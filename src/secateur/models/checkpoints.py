@@ -14,6 +14,7 @@ from secateur.models.files import read_tensors
 from secateur.models.nestings import Nesting
 
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every key
+COUNTER = "n_averaged"  # beside the network in torch's AveragedModel
 SHOWN = 3  # names in a message; the rest are counted
 
 
@@ -67,9 +68,10 @@ def load_checkpoint(model: nn.Module, path: str | Path, strict: bool = True) -> 
     """Fill `model` in place from a published file, and tell what was found.
 
     Reads state dicts in `.safetensors` or as `torch.save` wrote them, also one level deep (`{"state_dict": ...}`), with
-    or without the `module.` that DataParallel puts before every key. A module that the model registers under two names
-    may stand in the file under either or both. Where the model's class declares other `nestings` of its keys, they are
-    tried too. With `strict=False` the model takes what fits, and the report says what did not.
+    or without the `module.` that DataParallel puts before every key, or what else a trainer puts there. A module that
+    the model registers under two names may stand in the file under either or both. Where the model's class declares
+    other `nestings` of its keys, they are tried too. With `strict=False` the model takes what fits, and the report says
+    what did not.
 
     Raises:
         ArtifactError: the file cannot be read or trusted; with `strict` something is missing, unexpected or of another
@@ -121,13 +123,34 @@ def _wrapper_prefix(names: Iterable[str]) -> str:
     return prefix
 
 
+def _common_prefix(names: Iterable[str]) -> str:
+    """Return the module that all tensors lie in, as a trainer's module holds the network."""
+    names, prefix = list(names), ""
+    for part in names[0].split(".")[:-1] if names else ():
+        if not all(name.startswith(f"{prefix}{part}.") for name in names):
+            break
+        prefix += f"{part}."
+    return prefix
+
+
+def _without(stored: Mapping[str, torch.Tensor], prefix: str) -> list[_Entry]:
+    return [_Entry(key, key.removeprefix(prefix), tensor) for key, tensor in stored.items()]
+
+
 def _best_reading(
     model: nn.Module, stored: Mapping[str, torch.Tensor], slots: Sequence[_Slot]
 ) -> tuple[list[_Entry], list[str]]:
-    prefix = _wrapper_prefix(stored)
-    notes = [f"Every key of the file begins with {prefix!r}, which was left out."] if prefix else []
-    plain = [_Entry(key, key.removeprefix(prefix), tensor) for key, tensor in stored.items()]
+    notes = []
+    if COUNTER in stored and all(key.startswith(WRAPPERS[0]) for key in stored if key != COUNTER):
+        stored = {key: tensor for key, tensor in stored.items() if key != COUNTER}
+        notes.append(f"{COUNTER}, which AveragedModel keeps, was left out.")
     shapes = {alias: slot.tensor.shape for slot in slots for alias in slot.aliases}
+    prefix = _wrapper_prefix(stored)
+    plain = _without(stored, prefix)
+    outer = _common_prefix(stored)
+    if outer != prefix and _fitting(stripped := _without(stored, outer), shapes) > _fitting(plain, shapes):
+        prefix, plain = outer, stripped
+    notes += [f"Every key of the file begins with {prefix!r}, which was left out."] if prefix else []
     best, best_count, source = plain, _fitting(plain, shapes), ""
     for place, nesting in _nestings(model):
         entries = [_Entry(entry.key, _renamed(entry.name, place, nesting), entry.tensor) for entry in plain]
