@@ -223,7 +223,7 @@ def write_calibration(split: Split, folder: Path) -> None:
     """Write pictures of people who are trained on: half as they were taken, half before other backgrounds."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, share in (("taken", 0.0), ("composed", 1.0)):
-        scene = Scene(512, (460, 600), composites=share, company=0.0, nobody=0.0)
+        scene = Scene(512, (460, 600), composites=share, company=0.0, nobody=0.0, near=0.0)
         samples = Composites(split.people, split.backgrounds, scene, seed=1, kept=foregrounds_folder())
         for number in range(CALIBRATED // 2):
             image = np.rint(samples[number]["image"].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
