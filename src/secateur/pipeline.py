@@ -74,8 +74,9 @@ def prune(  # noqa: PLR0913
             with which the metric, measured on the pruned and compensated model, falls by no more than this.
             Or `latency="0.5x"` (of the model's own time) or `latency="60ms"`, with `on="openvino"` or another runtime
             (`secateur.runtimes`), and `precision`, `device` and `threads` there: candidates are measured until one
-            meets it, and channels go where they save most time for what they matter (`ranking="time"`, unless another
-            is asked for). With `on`, channels stay multiples of the runtime's step, unless `round_to` says otherwise.
+            meets it within 5 %, and channels go where they save most time for what they matter (`ranking="time"`,
+            unless another is asked for). With `on`, channels stay multiples of the runtime's step, unless `round_to` says
+            otherwise.
 
     Returns:
         The pruned model, of the same class, and the plan; `plan.proof` has the figures, and `plan.recipe["latency"]`

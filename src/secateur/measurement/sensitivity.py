@@ -70,7 +70,7 @@ def sensitivity(
     """Cut each group of coupled channels by some shares, all others whole, and measure what the model loses.
 
     A curve for each layer would call coupled layers robust: here what goes together is cut together. What was measured
-    before, for the same weights, samples and metric, is not measured again.
+    before, for the same weights and samples, is not measured again; what a metric says always is.
 
     Args:
         model: the model; untouched.
