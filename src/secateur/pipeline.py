@@ -75,8 +75,8 @@ def prune(  # noqa: PLR0913
             Or `latency="0.5x"` (of the model's own time) or `latency="60ms"`, with `on="openvino"` or another runtime
             (`secateur.runtimes`), and `precision`, `device` and `threads` there: candidates are measured until one
             meets it within 5 %, and channels go where they save most time for what they matter (`ranking="time"`,
-            unless another is asked for). With `on`, channels stay multiples of the runtime's step, unless `round_to` says
-            otherwise.
+            unless another is asked for). With `on`, channels stay multiples of the runtime's step, unless `round_to`
+            says otherwise.
 
     Returns:
         The pruned model, of the same class, and the plan; `plan.proof` has the figures, and `plan.recipe["latency"]`
