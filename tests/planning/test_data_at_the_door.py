@@ -191,3 +191,13 @@ def test_curves_by_a_metric_are_measured_anew_each_time(batches):
     assert found[0] != found[1]
     with pytest.raises(PlanError, match="no list of shares"):
         secateur.sensitivity(model, X, batches, shares=[])
+
+
+def test_high_powers_do_not_vanish():
+    model = net()
+    graph = secateur.trace(model, X)
+    high, largest = (
+        secateur.plan(graph, model, ratio=0.5, criterion=criterion, min_channels=1).keep["0.weight"][0]
+        for criterion in ("lp:1000", lambda evidence: sum(rows.abs().amax(dim=1) for rows in evidence.filters()))
+    )
+    assert high == largest

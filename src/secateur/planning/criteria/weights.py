@@ -28,7 +28,13 @@ def l2(evidence: Evidence) -> torch.Tensor:
 def lp(evidence: Evidence) -> torch.Tensor:
     """Return the mean p-norm of a unit's filters; written `"lp:3"`."""
     power = power_of(evidence.argument)
-    return evidence.reduced(torch.linalg.vector_norm(rows, ord=power, dim=1) for rows in evidence.filters())
+    return evidence.reduced(_norm(rows, power) for rows in evidence.filters())
+
+
+def _norm(rows: torch.Tensor, power: float) -> torch.Tensor:
+    """Return the p-norms of rows, (rows,), also where the powers of their elements are too small for floats."""
+    largest = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
+    return torch.linalg.vector_norm(rows / largest, ord=power, dim=1) * largest[:, 0]
 
 
 @criterion("random")
