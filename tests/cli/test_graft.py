@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 
 import secateur as library
+from secateur.artifact.reading import read
 
 
 def test_a_pruned_backbone_goes_into_modnet(secateur):
@@ -63,3 +66,30 @@ def test_the_two_ways_of_keeping_a_pruned_model_are_converted(secateur):
     refused = secateur("convert", "small.pth", "out.safetensors")
     assert refused.code == 1
     assert "Pass the full-size model" in refused.err
+
+
+HOST = """
+from torch import nn
+from my_nets import small
+
+
+def host():
+    return nn.Sequential(small(), nn.Sequential(nn.Conv2d(4, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1)))
+"""
+
+
+def test_a_saved_host_of_the_users_own_takes_a_part(secateur):
+    (secateur.folder / "hosts.py").write_text(HOST)
+    size = ["--input", "1x3x24x24"]
+    assert secateur("prune", "hosts:host", "-o", "first.safetensors", "--ratio", "1.0=0.5", *size).code == 0
+    full, plan = importlib.import_module("hosts").host().eval(), read("first.safetensors").plan
+    known = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    library.save("host.safetensors", library.load("first.safetensors", into=full), plan, preprocessing=known)
+    assert secateur("prune", "my_nets:small", "-o", "part.safetensors", "--ratio", ".5", *size).code == 0
+    words = ["graft", "host.safetensors", "part.safetensors", "--at", "0", "-o", "whole.safetensors"]
+    result = secateur(*words, "--model", "hosts:host", "--donor-model", "my_nets:small")
+    assert result.code == 0, result.err
+    assert read("whole.safetensors").preprocessing == known
+    assert secateur("verify", "whole.safetensors", "--model", "hosts:host").code == 0
+    part, whole = (library.load(f"{name}.safetensors", into=one) for name, one in (("part", full[0]), ("whole", full)))
+    assert torch.equal(whole[0][0].weight, part[0].weight)

@@ -16,11 +16,11 @@ from secateur.artifact.format import digest, encode
 from secateur.artifact.identity import identify
 from secateur.artifact.packing import packed, pairs_of, with_aliases
 from secateur.errors import ArtifactError
+from secateur.models.checkpoints import WRAPPERS
 from secateur.models.registry import entry_of
 from secateur.planning.plans import Plan
 
 EXTRA_STATE = "_extra_state"  # how torch calls what a module keeps beside its tensors
-_WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
 def save(
@@ -78,7 +78,7 @@ def _check_plan(model: nn.Module, plan: Plan) -> None:
         if name.endswith(EXTRA_STATE):
             continue
         if name not in plan.fingerprint:
-            wrapped = next((each for each in _WRAPPERS if name.startswith(each)), None)
+            wrapped = next((each for each in WRAPPERS if name.startswith(each)), None)
             remedy = f"Save model.{wrapped.rstrip('.')}" if wrapped else "Save the model that the plan made"
             raise ArtifactError(f"The plan does not know {name} of {type(model).__name__}. {remedy}.")
         if tuple(value.shape) != plan.shape_after(name):

@@ -24,6 +24,7 @@ from secateur.models.selection import select
 from secateur.planning.plans import Plan
 
 _log = logging.getLogger("secateur")
+Example = list[tuple[torch.Tensor, ...] | Call]  # calls, as for `trace`
 RANDOM, BUILT_IN = "random", "built-in"  # weights of no file
 
 
@@ -33,7 +34,7 @@ class Subject:
 
     name: str
     model: nn.Module
-    example: list[tuple[torch.Tensor, ...] | Call]
+    example: Example
     branches: Mapping[str, Sequence[str]]
     weights: str  # "random", "built-in", a file's name, or "as built" for the user's own model
     earlier: tuple[Plan, ...] = ()  # the plans that made it smaller already
@@ -132,9 +133,7 @@ def full_size_model(contents: Contents, full: str | None, weights: str | None) -
     return model
 
 
-def example_of(
-    shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | None
-) -> list[tuple[torch.Tensor, ...] | Call]:
+def example_of(shapes: Sequence[tuple[int, ...]], declared: tuple[int, ...] | None) -> Example:
     """Return the example, one call of zeros, of the shapes given or else the declared one.
 
     Raises:
@@ -146,7 +145,7 @@ def example_of(
     return [tuple(_zeros(shape) for shape in wanted)]
 
 
-def calls_of_plan(plan: Plan) -> list[tuple[torch.Tensor, ...] | Call]:
+def calls_of_plan(plan: Plan) -> Example:
     """Return the example that a plan was made for, its tensors zero.
 
     Raises:
@@ -183,9 +182,7 @@ def kind_of(model: nn.Module) -> torch.dtype:
     return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
 
 
-def fitted(
-    example: Sequence[tuple[torch.Tensor, ...] | Call], model: nn.Module
-) -> list[tuple[torch.Tensor, ...] | Call]:
+def fitted(example: Example, model: nn.Module) -> Example:
     """Return an example in the floating dtype that a model is in."""
     kind = kind_of(model)
 

@@ -266,7 +266,13 @@ class TableRows:
     def _lone_cells(self, labels: np.ndarray) -> np.ndarray | None:
         """Return the cell of each label, in the usual case: each is in one cell, of one table, and stands here once."""
         at = np.minimum(np.searchsorted(self.atoms, labels), len(self.atoms) - 1)
-        usual = labels.size and len(self.atoms) and (self.atoms[at] == labels).all() and self._lone[at].all()
+        usual = (
+            labels.size
+            and labels.all()
+            and len(self.atoms)
+            and (self.atoms[at] == labels).all()
+            and self._lone[at].all()
+        )
         if not usual or np.bincount(at.ravel()).max() > 1 or (self.table[at] != self.table[at.flat[0]]).any():
             return None
         return at

@@ -63,9 +63,10 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
     Raises:
         CutError: a tensor is missing, unexpected or of another shape; names the first.
     """
-    shapes = {alias: info.shape for info in tensor_infos(model).values() for alias in info.aliases}
+    infos = tensor_infos(model).values()
+    shapes = {alias: info.shape for info in infos for alias in info.aliases}
     remedy = "Pass the model that the plan was made for, or make a new plan."
-    for info in tensor_infos(model).values():
+    for info in infos:
         for alias in info.aliases[1:]:
             told = [(plan.keep[name], plan.scales.get(name)) for name in (info.name, alias) if name in plan.keep]
             if len(told) > 1 and told[0] != told[1]:
