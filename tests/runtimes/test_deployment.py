@@ -123,6 +123,34 @@ def test_what_is_read_side_by_side_in_int8_is_brought_to_one_range(suffix, tmp_p
     assert deployed.gaps[-1].snr > 30
 
 
+def test_in_int8_means_stay_where_weights_are_rounded(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 16, 1), nn.Conv2d(16, 16, 3, groups=4), nn.Conv2d(16, 4, 1)).eval()
+    model[0].weight.data[:, 0] *= 40  # what it has to hold leaves few levels for the others
+    samples = [[np.random.default_rng(seed).uniform(0.5, 1, (1, 64, 9, 9)).astype(np.float32)] for seed in range(8)]
+    for sample in samples:
+        sample[0][:, 0] = 0
+    found, wanted = in_int8(model, samples, tmp_path / "net.onnx", np.concatenate([sample[0] for sample in samples]))
+    assert np.abs((found - wanted).mean((0, 2, 3))).max() < 0.2 * wanted.std((0, 2, 3)).mean()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_in_int8_outputs_are_not_cut_off_where_few_samples_reach(suffix, tmp_path):
+    model = nn.Sequential(nn.Conv2d(2, 1, 1, bias=False)).eval()
+    model[0].weight.data.fill_(1)
+    few, most = (np.array([1, one], np.float32).reshape(1, 2, 1, 1).repeat(4, 2).repeat(4, 3) for one in (1, -0.9))
+    found, wanted = in_int8(model, [[few], *[[most]] * 15], tmp_path / f"net{suffix}", few)
+    assert found.max() > 0.9 * wanted.max()
+
+
+def in_int8(model, samples, path, x):
+    """Return what a model computes in INT8 and in PyTorch."""
+    export(model, path, torch.ones(1, *x.shape[1:]), precision="int8", samples=samples)
+    (found,) = open_network(Network.of_file("net", path), "onnxruntime" if path.suffix == ".onnx" else "openvino")(x)
+    with torch.no_grad():
+        return found, model(torch.from_numpy(x)).numpy()
+
+
 def test_an_example_that_says_something_is_compared_too(tmp_path):
     model, example = ZOO["lenet"]
     flat, told = (export(model, tmp_path / "net.onnx", one).gaps for one in (example, torch.rand(example.shape)))

@@ -19,7 +19,6 @@ from torch import nn
 from secateur.artifact.atomic import check_writable, fill_together
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes import onnxruntime
-from secateur.runtimes.equalizing import Samples
 from secateur.runtimes.exporting import OPSET, Exported, export_onnx, telling_of_the_disk
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.network import Network
@@ -28,6 +27,7 @@ from secateur.runtimes.parity import Gap, gaps, gaps_on_pictures, trial_inputs
 from secateur.runtimes.paths import nodes_of
 from secateur.runtimes.quantizing import Choice, quantized_ir, quantized_onnx
 from secateur.runtimes.registry import open_network
+from secateur.runtimes.samples import Samples
 from secateur.runtimes.session import Options, Precision
 from secateur.runtimes.shapes import Shapes, output_shapes, random_inputs
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from secateur.runtimes.packages import require
+from secateur.runtimes.samples import Open, Samples
 
-Samples = Sequence[Sequence[np.ndarray]]  # one array for each input, for each sample
-Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 LEAST = 1.5  # times; below that a multiplication more is not worth it
 
 
@@ -30,7 +29,7 @@ class _Join:
     weight: Any
 
 
-def equalized(path: Path, samples: Samples, opened: Callable[[bytes], Run]) -> bytes:
+def equalized(path: Path, samples: Samples, opened: Open) -> bytes:
     """Return an ONNX file that computes the same, where tensors side by side before a convolution are of like ranges.
 
     A tensor is multiplied by 1 / s and its share of the weights by s, as SmoothQuant does by channel (Xiao et al., ICML
@@ -81,9 +80,7 @@ def _attribute(node: Any, name: str) -> int | None:
     return next((one.i for one in node.attribute if one.name == name), None)
 
 
-def _ranges(
-    model: Any, joins: Sequence[_Join], samples: Samples, opened: Callable[[bytes], Run]
-) -> dict[str, tuple[float, int]]:
+def _ranges(model: Any, joins: Sequence[_Join], samples: Samples, opened: Open) -> dict[str, tuple[float, int]]:
     """Return, of every tensor that is joined, the largest absolute value over the samples, and its channels."""
     helper, kinds = require("onnx").helper, require("onnx").TensorProto
     names = list(dict.fromkeys(name for join in joins for name in join.concat.input))

@@ -20,10 +20,10 @@ from torch import nn
 
 from secateur.errors import ArtifactError, RuntimeUnfitError
 from secateur.graph.calls import calls_of
-from secateur.runtimes.equalizing import Samples
 from secateur.runtimes.exporting import Exported, export_onnx
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.packages import require
+from secateur.runtimes.samples import Samples
 from secateur.runtimes.shapes import Shapes, Sizes, random_inputs
 
 FILES = (".onnx", ".xml")

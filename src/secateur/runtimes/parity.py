@@ -10,7 +10,7 @@ import torch
 
 from secateur.errors import RuntimeUnfitError, SecateurError
 from secateur.runtimes.forms import InferenceForm, evaluating
-from secateur.runtimes.quantizing import Samples
+from secateur.runtimes.samples import Samples
 from secateur.runtimes.session import Session
 from secateur.runtimes.shapes import STEP, Shapes, Sizes, batch_of, random_inputs
 
