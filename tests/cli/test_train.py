@@ -73,6 +73,19 @@ def test_the_semantic_loss_may_be_cross_entropy(data):
     assert squared["semantic"] != entropy["semantic"]
 
 
+def test_it_is_trained_as_it_will_be_in_int8(data):
+    branches = ["--keep-float", "lr_branch", "--keep-float", "hr_branch", "--keep-float", "f_branch"]
+    for words, out in (([], "float"), (["--int8"], "int8"), (["--int8", *branches], "kept")):
+        found = data("train", "modnet", "--data", "set", "--out", out, *words, *SETTINGS)
+        assert found.code == 0, found.err
+    plain, rounded, kept = (rows(data.folder / out / "steps.csv")[0] for out in ("float", "int8", "kept"))
+    for name in ("semantic", "detail", "matte"):
+        assert float(rounded[name]) == pytest.approx(float(plain[name]), rel=0.2)
+        assert rounded[name] != plain[name]
+    assert kept["total"] != rounded["total"]
+    assert data("verify", "int8/model.safetensors").code == 0
+
+
 def test_a_saved_file_keeps_what_another_backbone_does_not_bring(data):
     torch.manual_seed(3)
     torch.save(MobileNetV2().state_dict(), data.folder / "backbone.pth")
@@ -126,6 +139,9 @@ def test_it_prunes_in_steps_and_trains_after_each_beside_the_network_as_it_was(d
         (["--data", "set", "--epochs", "1", "--steps", "3"], "Say how far with --macs"),
         (["--data", "set", "--epochs", "1", "--size", "100"], "multiple of 32"),
         (["--data", "set", "--epochs", "1", "--only-semantic", "--macs", "0.5x"], "prunes nothing"),
+        (["--data", "set", "--epochs", "1", "--only-semantic", "--int8"], "--int8 is of a whole network"),
+        (["--data", "set", "--epochs", "1", "--keep-float", "backbone"], "Add --int8"),
+        (["--data", "set", "--epochs", "1", "--int8", "--keep-float", "backbon"], "no layer 'backbon' to keep"),
         (["--data", "set", "--epochs", "1", "--backbone", "missing.pth"], "missing.pth"),
         (["--data", "set", "--epochs", "1", "--person", "("], "'(' is no regular expression"),
         (["--data", "set", "--epochs", "1", "--size", "64", "--short", "90", "40"], "the least comes first"),

@@ -45,6 +45,7 @@ from secateur.training.checkpoints import recorded_recipe
 from secateur.training.distilling import Teacher
 from secateur.training.fitting import Progress as Stand
 from secateur.training.fitting import Task, fit, leads
+from secateur.training.int8 import AsINT8
 from secateur.training.recipe import Recipe
 from secateur.training.speed import faster_precision, seconds_a_batch
 
@@ -103,6 +104,10 @@ SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these d
 @click.option("--cross-entropy", is_flag=True, help="The semantic loss, instead of the squared error as published.")
 @click.option(
     "--only-semantic", is_flag=True, help="Train what finds people alone, by cross entropy, in less time a step."
+)
+@click.option("--int8", is_flag=True, help="Train it as it will be in INT8, so that it loses little there.")
+@click.option(
+    "--keep-float", multiple=True, metavar="LAYER", help="A layer that --int8 leaves as it is, as in `export`."
 )
 @click.option("--freeze-norms", is_flag=True, help="Batch norms keep their statistics.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make samples.")
@@ -193,6 +198,10 @@ def _check(options: dict[str, Any]) -> None:
         raise click.UsageError("Each of several --processes would find another number of steps. Give --epochs instead.")
     if options["only_semantic"] and (options["teacher"] or options["macs"] is not None):
         raise click.UsageError("--only-semantic has no teacher, and prunes nothing. Leave --teacher and --macs out.")
+    if options["only_semantic"] and options["int8"]:
+        raise click.UsageError("--int8 is of a whole network. Leave --only-semantic out.")
+    if options["keep_float"] and not options["int8"]:
+        raise click.UsageError("--keep-float says what --int8 leaves as it is. Add --int8, or leave it out.")
 
 
 @dataclass(frozen=True)
@@ -212,7 +221,8 @@ class _Course:
         told = self.preprocessing or {}
         prepared = tuple(told.get("mean", MEAN)), tuple(told.get("std", STD))
         validation = self.split.validation(self.options["size"], self.seed)
-        return Matting(*prepared, entropy=self.options["cross_entropy"], validation=validation)
+        int8 = AsINT8(self.options["keep_float"]) if self.options["int8"] else None
+        return Matting(*prepared, entropy=self.options["cross_entropy"], int8=int8, validation=validation)
 
     def as_it_is(self, teacher: nn.Module | None, folder: Path) -> tuple[nn.Module, Sequence[Plan]]:
         """Train the subject, and return it with the plans that it was made by before."""
@@ -266,7 +276,7 @@ class _Course:
         people, pictures = [one.name for one in self.split.people], [path.name for path in self.split.backgrounds]
         given = (
             "size", "short", "held_out", "person", "teacher", "teacher_weights", "cross_entropy", "only_semantic",
-            "macs", "steps", "calibrate",
+            "int8", "keep_float", "macs", "steps", "calibrate",
         )  # fmt: skip
         names = {"data": people, "backgrounds": pictures}
         told = {name: f"{len(one)} files, {digest(one)[:12]}" for name, one in names.items()}

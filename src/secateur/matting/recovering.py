@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from secateur.errors import TrainingError
 from secateur.matting.compositing import Sample
 from secateur.matting.losses import Outputs, matting_losses, semantic_entropy, teaching_losses
 from secateur.training.distilling import Teacher, feature_loss, watched
+from secateur.training.int8 import AsINT8
 
 CHECKED = 64  # pixels of the sides of the picture that a network is tried on
 FEATURES = 0.3  # weight of the features' error; the losses of the outputs are of the same order
@@ -28,6 +30,7 @@ class Matting:
         teacher: the unpruned network, to learn from as well.
         taught: how much the teacher's word weighs beside the truth's.
         entropy: whether the semantic map's loss is `semantic_entropy`, not the published one.
+        int8: the network is trained and validated as it will be in INT8; the teacher stays in float.
         validation: samples of people that are not trained on; all of them are looked at.
     """
 
@@ -36,6 +39,7 @@ class Matting:
     teacher: Teacher | None = None
     taught: float = 1.0
     entropy: bool = False
+    int8: AsINT8 | None = None
     validation: Mapping[str, Dataset[Sample]] = field(default_factory=dict)
 
     @torch.no_grad()
@@ -48,7 +52,8 @@ class Matting:
         image = normalized(torch.zeros(1, 3, CHECKED, CHECKED), self.mean, self.std)
         was = model.training
         try:
-            matte = triple(model.eval()(image))[2]
+            with self._deployed(model):
+                matte = triple(model.eval()(image))[2]
         except (RuntimeError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
             raise TrainingError(
@@ -67,7 +72,8 @@ class Matting:
         """Return the losses of a batch of samples."""
         image = normalized(batch["image"], self.mean, self.std)
         layers = self.teacher.layers if self.teacher is not None else ()
-        with watched(getattr(model, "module", model), layers) as features:
+        inner = getattr(model, "module", model)
+        with watched(inner, layers) as features, self._deployed(inner):
             outputs = triple(model(image))
         losses = matting_losses(outputs, image, batch["matte"], batch["trimap"])
         if self.entropy and outputs[0] is not None:
@@ -96,9 +102,14 @@ class Matting:
     def matte(self, model: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """Return a network's matte (1, H, W) of an image (3, H, W) with values in [0, 1]."""
         device = next(model.parameters()).device
-        matte = triple(model(normalized(image[None].to(device), self.mean, self.std)))[2]
+        with self._deployed(model):
+            matte = triple(model(normalized(image[None].to(device), self.mean, self.std)))[2]
         assert matte is not None
         return matte[0].float().to(image.device)
+
+    def _deployed(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Return the context in which a network computes as it will where it is deployed."""
+        return nullcontext() if self.int8 is None else self.int8(model)
 
 
 def normalized(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
