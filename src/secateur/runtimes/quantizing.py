@@ -34,8 +34,8 @@ def quantized_onnx(path: Path, samples: Samples, keep_float: Choice = _none) -> 
     """Return an ONNX file in INT8, as pairs of QuantizeLinear and DequantizeLinear, by ONNX Runtime.
 
     Ranges are means over the samples, as NNCF takes them; biases make up for what weights lose; outputs are not
-    rounded. Weights have 7 of the 8 bits: processors with AVX2 but without VNNI add pairs of 8-bit products in 16 bits, where
-    sums of full range overflow, and the network is wrong.
+    rounded. Weights have 7 of the 8 bits: processors with AVX2 but without VNNI add pairs of 8-bit products in 16
+    bits, where sums of full range overflow, and the network is wrong.
 
     Args:
         path: the file in fp32.
