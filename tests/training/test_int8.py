@@ -95,3 +95,21 @@ def test_training_in_it_wins_back_what_it_costs():
         assert all(parameter.grad is not None for parameter in model.parameters())
         optimizer.step()
     assert error() < 0.8 * before
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_output_channels_have_ranges_of_their_own(transposed):
+    torch.manual_seed(0)
+    layer = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 3, 2, bias=False)
+    axis = int(transposed)
+    layer.weight.data.select(axis, 1).mul_(1000)
+    x = torch.randn(2, 4, 6, 6)
+    call = torch.conv_transpose2d if transposed else torch.conv2d
+    with torch.no_grad(), AsINT8()(layer):
+        found, named = layer(x), call(input=x, weight=layer.weight)
+    assert torch.equal(found, named)
+    with torch.no_grad():
+        wanted = layer(x)
+    error = (found - wanted).abs().amax((0, 2, 3)) / wanted.abs().amax((0, 2, 3))
+    assert (error > 0).all()
+    assert error.max() < 0.03

@@ -20,6 +20,7 @@ from secateur.errors import TrainingError, nearest
 LARGEST = 63  # of a weight: of the 8 bits that a weight has it uses 7, as in the files that `export --int8` writes
 LEVELS = 255  # of an activation
 WEIGHTED = frozenset((torch.conv1d, torch.conv2d, torch.conv3d, functional.linear))
+TRANSPOSED = frozenset((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d))
 SUMS = frozenset((torch.add, torch.Tensor.add, torch.Tensor.__add__))  # in place, another name may see the sum
 
 
@@ -28,7 +29,8 @@ class AsINT8:
 
     Weights of convolutions and linear layers are rounded by output channel, symmetrically; what these layers read, and
     what is summed by element, by tensor, over the range that it has in this batch. Batch norms after a convolution
-    change nothing, as they scale output channels.
+    change nothing, as they scale output channels. The products inside of attention stay in float, and so does all of
+    `nn.MultiheadAttention`.
 
     Args:
         keep_float: names of layers that stay in float, with all inside.
@@ -69,20 +71,24 @@ class _Rounding(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in WEIGHTED and len(args) > 1 and id(args[1]) not in self.kept:
-            value, weight, *rest = args
-            args = (rounded_activations(value), rounded_weights(weight), *rest)
+        if func in WEIGHTED or func in TRANSPOSED:
+            kwargs = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs or {})
+            value, weight = kwargs.pop("input"), kwargs.pop("weight")
+            if id(weight) not in self.kept:
+                value, weight = rounded_activations(value), rounded_weights(weight, int(func in TRANSPOSED))
+            args = (value, weight, *args[2:])
         elif func in SUMS and len(args) > 1 and _are_features(*args[:2]):
             args = (*map(rounded_activations, args[:2]), *args[2:])
         return func(*args, **(kwargs or {}))
 
 
-def rounded_weights(weight: torch.Tensor) -> torch.Tensor:
-    """Return weights (O, ...) as 7 bits hold them: each output channel over the range of its own."""
+def rounded_weights(weight: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """Return weights as 7 bits hold them: each output channel, along `axis`, over the range of its own."""
     value = weight.float()
-    scale = value.detach().flatten(1).abs().amax(1).div(LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    others = [dim for dim in range(value.ndim) if dim != axis]
+    scale = value.detach().abs().amax(others).div(LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(value, scale, zero, 0, -LARGEST, LARGEST)
+    return torch.fake_quantize_per_channel_affine(value, scale, zero, axis, -LARGEST, LARGEST)
 
 
 def rounded_activations(value: torch.Tensor) -> torch.Tensor:
