@@ -49,9 +49,9 @@ scores to what was added to them, in decibels, higher is better.
 {rows}
 
 The tools are used as their documentation does. On processors with AVX2 but without VNNI sums of 8-bit products overflow
-unless weights leave a bit free (`reduce_range`): the second row's loss there. `secateur export --int8` takes NNCF for
-OpenVINO, and for ONNX Runtime its `quantize_static`, with ranges that are means over the pictures, biases that make up
-for what rounded weights lose, and outputs that are not rounded.
+unless weights leave a bit free (`reduce_range`); without it weights by channel lose most. `secateur export --int8`
+takes NNCF for OpenVINO, and for ONNX Runtime its `quantize_static`, with ranges that are means over the pictures, biases
+that make up for what rounded weights lose, and outputs that are not rounded.
 """
 
 
