@@ -50,8 +50,8 @@ scores to what was added to them, in decibels, higher is better.
 
 The tools are used as their documentation does. On processors with AVX2 but without VNNI sums of 8-bit products overflow
 unless weights leave a bit free (`reduce_range`); without it weights by channel lose most. `secateur export --int8`
-takes NNCF for OpenVINO, and for ONNX Runtime its `quantize_static`, with ranges that are means over the pictures, biases
-that make up for what rounded weights lose, and outputs that are not rounded.
+takes NNCF for OpenVINO, and for ONNX Runtime its `quantize_static`, with ranges that are means over the pictures,
+biases that make up for what rounded weights lose, and outputs that are not rounded.
 """
 
 
