@@ -22,7 +22,7 @@ def correct_biases(quantized: Any, network: Any, samples: Samples, opened: Open)
 
     Args:
         quantized: the network in INT8, an ONNX model with pairs of QuantizeLinear and DequantizeLinear.
-        network: the one that it was made of, whose nodes have the same names.
+        network: the one that it was made of, whose nodes have the same names; what has none is left as it is.
         samples: what means are taken over.
         opened: opens an ONNX file that is given as bytes, and returns how it is run.
     """
@@ -31,7 +31,12 @@ def correct_biases(quantized: Any, network: Any, samples: Samples, opened: Open)
     stored = {one.name: one for one in quantized.graph.initializer}
     made = {name: node for node in quantized.graph.node for name in node.output}
     uses = Counter(name for node in quantized.graph.node for name in node.input)
-    before = {node.name: node for node in network.graph.node if node.op_type == "Conv" and node.input[1] in weights}
+    named = Counter(node.name for node in network.graph.node if node.name)
+    before = {
+        node.name: node
+        for node in network.graph.node
+        if node.op_type == "Conv" and node.input[1] in weights and named[node.name] == 1
+    }
     rounded = {
         node.name: [[stored[name] for name in made[one].input] for one in node.input[1:]]
         for node in quantized.graph.node
