@@ -73,6 +73,8 @@ def test_what_is_kept_in_float_is_not_rounded_and_nothing_is_outside_the_context
     assert errors[2] < errors[0]  # the sum is rounded still
     with pytest.raises(TrainingError, match=r"Small has no layer 'frist' to keep in float. Did you mean first"):
         AsINT8(["frist"])(model)
+    with pytest.raises(TrainingError, match=r"no layer '' to keep in float. Known: deep, first, last, norm"):
+        AsINT8([""])(model)
 
 
 def test_training_in_it_wins_back_what_it_costs():

@@ -45,7 +45,7 @@ class AsINT8:
         Raises:
             TrainingError: it has no layer of a name in `keep_float`.
         """
-        modules = dict(network.named_modules(remove_duplicate=False))
+        modules = {name: module for name, module in network.named_modules(remove_duplicate=False) if name}
         kept = set()
         for layer in self.keep_float:
             found = [module for name, module in modules.items() if f".{name}".endswith(f".{layer}")]
