@@ -127,7 +127,7 @@ def test_files_from_before_scales_by_channel_are_quantised_too(opset, tmp_path):
     expected, found = (
         open_network(network, "onnxruntime", Options(precision), shapes)(*inputs)[0] for precision in ("fp32", "int8")
     )
-    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+    assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)  # means of ranges cut single ones
 
 
 @pytest.mark.parametrize("kind", ["STRING", "BFLOAT16"])
