@@ -53,9 +53,9 @@ PAGE = """# The built-in matting networks
 
 Written by `python benchmarks/built_in.py --epochs {epochs}`; do not edit. Judged on {machine}.
 
-`modnet` is MODNet with MobileNetV2; `modnet-small` was cut out of it by `secateur prune --macs 0.24x --calibrate`,
-compensated, and taught by it. What they were trained on, and how: [modnet.md](../src/secateur/weights/modnet.md),
-[modnet-small.md](../src/secateur/weights/modnet-small.md).
+`modnet` is MODNet with MobileNetV2; `modnet-small` was cut by `secateur prune --macs 0.24x --calibrate` out of
+`modnet` before its last training, compensated, and taught by it. What they were trained on, and how:
+[modnet.md](../src/secateur/weights/modnet.md), [modnet-small.md](../src/secateur/weights/modnet-small.md).
 
 ## What each step wins back
 
