@@ -29,8 +29,9 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
+from recipes.curves import draw_curves  # noqa: E402
 from secateur.artifact.reading import load, read  # noqa: E402
 from secateur.artifact.writing import save  # noqa: E402
 from secateur.matting.compositing import Composites, Scene  # noqa: E402
@@ -180,6 +181,8 @@ def main() -> None:
     words = [word for folder in sets if folder.is_dir() for word in ("--data", folder)]
     eight = [made / f"modnet-small-int8{suffix}" for suffix in FLOAT]
     run("eval", full, small, *eight, *words, "--figure", out / "worst.png")
+    stages = (*FULL, *SMALL, *LAST, *(stage for stage, _ in FURTHER), *EIGHT_BITS)
+    draw_curves({stage.name: out / stage.name for stage in stages}, out / "curves.png")
 
 
 def run(*words: object) -> None:
