@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -98,6 +100,22 @@ def test_a_saved_file_keeps_what_another_backbone_does_not_bring(data):
     last = torch.load(data.folder / "backbone.pth", weights_only=True)["features.18.0.weight"]
     assert torch.allclose(made.backbone.model.features[18][0].weight, last)
     assert not torch.allclose(mine.backbone.model.features[18][0].weight, last)
+
+
+def test_two_processes_train_as_one_would(data):
+    line = [sys.executable, "-m", "secateur.cli", "train", "modnet", "--data", "set", *SETTINGS, "--batch", "4"]
+    for processes in ("1", "2"):  # not in this process, whose command line another one would take up
+        words = ["--processes", processes, "--out", processes]
+        found = subprocess.run([*line, *words], capture_output=True, text=True, check=False, cwd=data.folder)
+        assert found.returncode == 0, found.stderr
+        assert "Grad strides" not in found.stderr
+    one, two = (rows(data.folder / processes / "steps.csv") for processes in ("1", "2"))
+    assert len(one) == len(two) > 1
+    for first, second in zip(one, two, strict=True):
+        assert float(second["total"]) == pytest.approx(float(first["total"]), rel=1e-3)
+    full = [secateur.load(data.folder / name / "model.safetensors", into=MODNet()) for name in ("1", "2")]
+    means = [model.backbone.model.features[0][1].running_mean for model in full]
+    torch.testing.assert_close(*means, rtol=1e-2, atol=1e-3)
 
 
 def test_it_goes_on_with_the_same_settings_alone(data):

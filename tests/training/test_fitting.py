@@ -1,12 +1,6 @@
 """Training that can be stopped anywhere: the same curve and weights, or a reason why not."""
 
-import csv
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,49 +11,14 @@ from secateur.errors import ArtifactError, TrainingError
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
 from secateur.training.speed import faster_precision, seconds_a_batch
-
-SCRIPT = """
-import sys, time
-import torch
-from torch import nn
-from secateur.training.fitting import fit
-from secateur.training.recipe import Recipe
-from tests.training.test_fitting import Lines, Slope, network
-
-folder, processes, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-recipe = Recipe(steps=24, batch=4, save_every=3, validate_every=6, warmup=2, seed=3)
-found = fit(network(), Lines(), Slope(), recipe, folder, True, processes, lambda _: time.sleep(pause))
-torch.save(found.state_dict(), f"{folder}/found.pth")
-"""
-
-
-BLURRED = """
-import sys
-import cv2, numpy
-from secateur.training.fitting import fit
-from secateur.training.recipe import Recipe
-from tests.training.test_fitting import Lines, Slope, network
-
-class Blurred(Lines):
-    def __getitem__(self, index):
-        assert cv2.getNumThreads() == 1
-        cv2.GaussianBlur(picture, (0, 0), 5)
-        return super().__getitem__(index)
-
-cv2.setNumThreads(2)
-picture = numpy.random.rand(1000, 1000, 3)
-cv2.GaussianBlur(picture, (0, 0), 5)
-fit(network(), Blurred(), Slope(), Recipe(steps=4, batch=2, workers=2), sys.argv[1])
-assert cv2.getNumThreads() == 2
-"""
-
+from tests.training.toys import Lines, Slope, network, rows, start
 
 BROKEN = """
 import sys
 from secateur.errors import DataError
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
-from tests.training.test_fitting import Lines, Slope, network
+from tests.training.toys import Lines, Slope, network
 
 class Broken(Lines):
     def __getitem__(self, index):
@@ -71,56 +30,12 @@ fit(network(), Broken(), Slope(), Recipe(steps=4, batch=4, workers=int(sys.argv[
 """
 
 
-class Lines(torch.utils.data.Dataset):
-    """Points in the plane and what they are mapped to, by number."""
-
-    def __getitem__(self, index):
-        point = torch.randn(2, generator=torch.Generator().manual_seed(index))
-        return {"point": point, "value": point[:1] * 2 - point[1:] * 0.5}
-
-
-class Slope:
-    """Squared error, and the same on points that are not trained on."""
-
-    def losses(self, model, batch):
-        return {"error": (model(batch["point"]) - batch["value"]).square().mean()}
-
-    def validate(self, model):
-        assert not model.training
-        points = torch.linspace(-1, 1, 32).view(16, 2)
-        with torch.no_grad():
-            return {"error": float((model(points) - points[:, :1] * 2 + points[:, 1:] * 0.5).square().mean())}
-
-
 class Slow(Lines):
     """The same, each a fiftieth of a second in the making."""
 
     def __getitem__(self, index):
         time.sleep(0.02)
         return super().__getitem__(index)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
-
-
-def start(folder, processes=1, pause=0.0, script=SCRIPT):
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}/src:{root}", "OMP_NUM_THREADS": "1"}
-    (folder / "run.py").write_text(script)
-    command = [sys.executable, str(folder / "run.py"), str(folder), str(processes), str(pause)]
-    return subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE, text=True)
-
-
-def finish(run, seconds=None):
-    told = run.communicate(timeout=seconds)[1]
-    assert run.returncode == 0, told
-
-
-def rows(folder, name="steps.csv"):
-    with (folder / name).open() as file:
-        return list(csv.reader(file))
 
 
 def test_training_makes_the_error_small(tmp_path):
@@ -142,36 +57,6 @@ def test_the_best_average_comes_out(tmp_path):
     assert rows(tmp_path)[-1][0] == "30"  # two validations after the first were no better
     first = fit(network(), Lines(), Slope(), Recipe(steps=60, rate=1e-2, validate_every=10, patience=2), tmp_path / "b")
     assert not torch.equal(found[0].weight, first[0].weight)
-
-
-def test_killed_training_goes_on_with_the_same_curve_and_weights(tmp_path):
-    (whole := tmp_path / "whole").mkdir()
-    (killed := tmp_path / "killed").mkdir()
-    finish(start(whole))
-    for after in (2, 7, 11, 16, 21):
-        run = start(killed, pause=0.05)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and run.poll() is None:
-            if (killed / "steps.csv").exists() and len((killed / "steps.csv").read_text().splitlines()) > after:
-                break
-            time.sleep(0.005)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
-        assert run.returncode == -signal.SIGKILL
-    finish(start(killed))
-    assert (killed / "steps.csv").read_bytes() == (whole / "steps.csv").read_bytes()
-    assert (killed / "validation.csv").read_bytes() == (whole / "validation.csv").read_bytes()
-    one, other = (torch.load(folder / "found.pth", weights_only=True) for folder in (whole, killed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_two_processes_give_the_curve_of_one(tmp_path):
-    (one := tmp_path / "one").mkdir()
-    (two := tmp_path / "two").mkdir()
-    finish(start(one))
-    finish(start(two, processes=2))
-    first, second = (torch.tensor([float(row[2]) for row in rows(folder)[1:]]) for folder in (one, two))
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_no_number_ends_training_with_the_step_and_the_batch(tmp_path):
@@ -332,16 +217,10 @@ def test_other_data_are_told_when_it_is_resumed(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_sample_is_told_in_its_own_words(workers, tmp_path):
-    run = start(tmp_path, workers, script=BROKEN)  # it forks, which a process that ran other libraries may not survive
+    run = start(BROKEN, tmp_path, workers)  # it forks, which a process that ran other libraries may not survive
     told = run.communicate(timeout=120)[1]
     assert run.returncode == 1
     assert told.splitlines()[-1] == "secateur.errors.DataError: p5.jpg is broken. Take it out."
-
-
-def test_processes_that_make_samples_with_opencv_take_a_core_each(tmp_path):
-    pytest.importorskip("cv2")
-    finish(start(tmp_path, script=BLURRED), seconds=120)
-    assert len(rows(tmp_path)) == 5
 
 
 def test_a_full_disk_ends_training_and_leaves_the_last_checkpoint(tmp_path):

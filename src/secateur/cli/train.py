@@ -111,7 +111,7 @@ SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these d
 )
 @click.option("--freeze-norms", is_flag=True, help="Batch norms keep their statistics.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make samples.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many train, side by side.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="How many train, as one would.")
 @click.option("--save-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between checkpoints.")
 @click.option(
     "--validate-every", type=click.IntRange(1), default=200, show_default=True, help="Steps between validations."

@@ -12,8 +12,9 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,7 @@ from secateur.training.checkpoints import FILE, State, load_checkpoint, save_che
 from secateur.training.journal import Journal
 from secateur.training.memory import freed_memory_kept, lack_of_memory_told
 from secateur.training.recipe import Recipe
+from secateur.training.synchronizing import AcrossProcesses
 
 log = logging.getLogger("secateur")
 Batch = Mapping[str, torch.Tensor]
@@ -95,8 +97,8 @@ def fit(  # noqa: PLR0913
         recipe: how.
         folder: where checkpoints and logs go; made if it is not there.
         resume: go on from the checkpoint in `folder`; without one, start.
-        processes: that each take a part of every batch (PyTorch's DistributedDataParallel by Lightning Fabric). Batch
-            norms see only their part, unless `frozen_norms`.
+        processes: that each take a part of every batch (PyTorch's DistributedDataParallel by Lightning Fabric), and
+            train as one would: batch norms, too, see the whole batch.
         on_step: is told after every step.
         on_validation: is given the step and the average, in evaluation mode, after every validation.
 
@@ -127,6 +129,7 @@ class _Run:
         optimizer = recipe.optimizer(self.plain)
         self.state = State(self.plain, _average(self.plain, recipe), optimizer)
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.together = AcrossProcesses() if processes > 1 else nullcontext()
         self.step, self.lowest, self.stale, self.errors = 0, math.inf, 0, {}
         self.whole = False  # whether this is the state between two steps
         self.began: list[torch.Tensor] = []  # while a step can still be undone: what it changes before the weights
@@ -235,7 +238,7 @@ class _Run:
         self.plain.train()
         if self.recipe.frozen_norms:
             _freeze_norms(self.plain)
-        with self.fabric.autocast():
+        with self.fabric.autocast(), self.together:
             losses = dict(self.task.losses(self.model, batch))
         total = torch.stack(list(losses.values())).sum()
         told = torch.stack([total.detach(), *(one.detach() for one in losses.values())])
@@ -351,6 +354,7 @@ def _fabric(recipe: Recipe, processes: int) -> Any:
     precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[recipe.precision]
     fabric = lightning.Fabric(accelerator=kind, devices=processes, strategy=strategy, precision=precision)
     if processes > 1:
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of weights that are channels-last
         fabric.launch()
     return fabric
 
