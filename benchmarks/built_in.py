@@ -73,6 +73,14 @@ where secateur comes from.
 {rows}
 
 {won}
+
+## What they make of people
+
+![Six people, in their own pictures and before a background](people.png)
+
+Of the 19 who are held out six may be shown (CC0-1.0, github.com/cjdowner/interfaces); `python recipes/pictures.py`
+draws them. Plain outlines are good. Large dark curls are cut into, and hair before something as dark is joined with it;
+flowers, a bird, a wooden screen that touch a person come along; the small network draws hair coarser than it is.
 """
 
 
