@@ -25,7 +25,7 @@ from secateur.cli.options import (
 )
 from secateur.cli.pictures import preprocessing_of
 from secateur.cli.subject import find_subject, warn_if_random
-from secateur.errors import DataError, SecateurError
+from secateur.errors import DataError, RuntimeUnfitError, SecateurError
 from secateur.matting.finishing import Background, Finish, Kind, backdrop, blurred, plain
 from secateur.matting.folders import pictures_under, results_of
 from secateur.matting.jobs import Job, Result, run_jobs
@@ -33,13 +33,14 @@ from secateur.matting.pictures import LOSSLESS, WRITTEN, read_rgb
 from secateur.matting.predicting import Predictor, open_predictor
 from secateur.matting.preprocessing import network_size
 from secateur.matting.refining import REFINEMENTS, resampled
+from secateur.matting.video.animations import AnimationReader, is_animated
 from secateur.matting.video.converting import convert_to_pictures, convert_video, encoding_for
 from secateur.matting.video.reading import SUFFIXES as VIDEOS
 from secateur.matting.video.reading import VideoReader
 from secateur.runtimes.deployment import RUNTIMES as RUNTIMES_OF_FILES
 from secateur.runtimes.network import FILES, Network
 from secateur.runtimes.packages import is_installed, require
-from secateur.runtimes.registry import RUNTIMES, check_able
+from secateur.runtimes.registry import RUNTIMES, check_able, runtime_of
 from secateur.runtimes.session import Options
 
 DEFAULT_MODEL = "modnet-small"
@@ -133,6 +134,7 @@ def command(  # noqa: PLR0913
 
     OUTPUT is a file or a folder. A picture becomes a transparent PNG (or WebP, TIFF), each picture of a folder NAME.png
     in the same place of OUTPUT; a video becomes a transparent WebM, MKV or MOV with its sound, or PNGs in a folder.
+    An animated picture (GIF, WebP, APNG) becomes a video where OUTPUT is one, and otherwise its first frame is taken.
     With --background or --only-mask, JPEG and MP4 are fine, too. - is standard input or output.
     """
     if kind is not None and (background is not None or clean):
@@ -169,12 +171,31 @@ def _int8_file(model: str, runtime: str | None) -> str:
     """Return the INT8 file that comes with a trained network, of a runtime's format or of one that is installed.
 
     OpenVINO's first: it takes less time.
+
+    Raises:
+        RuntimeUnfitError: there is none, or none that the runtime opens.
     """
-    formats = sorted(RUNTIMES_OF_FILES.items(), key=lambda one: one[1] != "openvino")
-    suffixes = [suffix for suffix, of_suffix in formats if runtime in (None, of_suffix)]
-    files = [file for suffix in suffixes if (file := shipped_int8(model, suffix)) is not None]
-    able = [file for file in files if is_installed(RUNTIMES_OF_FILES[file.suffix])]
-    return str((able or files or [model])[0])
+    files = _int8_files(model)
+    if not files:
+        others = "".join(f" Or take --model {name}, which has one." for name in trained_networks() if _int8_files(name))
+        raise RuntimeUnfitError(
+            f"{model} comes without a file in INT8. Write one first: secateur export {model} -o {model}.onnx --int8 "
+            f"--calibrate DIR, and give it as --model {model}.onnx.{others}"
+        )
+    if runtime is None:
+        runtime = min(files, key=lambda one: (not is_installed(one), one != "openvino"))
+    elif runtime_of(runtime).name not in files:
+        raise RuntimeUnfitError(
+            f"{model} in INT8 comes as files for {' and '.join(files)}, and {runtime} opens none of them. "
+            f"Say {' or '.join(f'--on {one}' for one in files)}, or leave --int8 out."
+        )
+    return str(files[runtime])
+
+
+def _int8_files(model: str) -> dict[str, Path]:
+    """Return the INT8 files that come with a trained network, by their runtimes."""
+    found = ((runtime, shipped_int8(model, suffix)) for suffix, runtime in RUNTIMES_OF_FILES.items())
+    return {runtime: file for runtime, file in found if file is not None}
 
 
 def _precision(precision: str | None, model: str) -> Any:
@@ -209,7 +230,8 @@ def _run_for(source: str, output: str) -> Callable[[_Choices], list[dict[str, An
     if not place.is_file():
         raise DataError(f"{source} is not there. Check the path.")
     suffix, animates = place.suffix.lower(), Path(output).suffix.lower() in VIDEOS
-    return _video if suffix in VIDEOS or (suffix == ".gif" and animates) else _picture
+    moves = suffix in VIDEOS or (animates and (suffix == ".gif" or is_animated(place)))
+    return _video if moves else _picture
 
 
 def _picture(choices: _Choices) -> list[dict[str, Any]]:
@@ -294,7 +316,8 @@ def _video(choices: _Choices) -> list[dict[str, Any]]:
         if choices.resume and target.exists():
             return []
     start = time.perf_counter()
-    with VideoReader(source) as reader, progress_bar(choices.quiet) as bar:
+    read = VideoReader if source.suffix.lower() in VIDEOS else AnimationReader
+    with read(source) as reader, progress_bar(choices.quiet) as bar:
         predictor = choices.opened(reader.track.size)
         task = bar.add_task("frames", total=reader.track.count or None)
 

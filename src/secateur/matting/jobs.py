@@ -17,7 +17,7 @@ import numpy as np
 from secateur.artifact.atomic import ensure_folder, fill_atomically
 from secateur.errors import SecateurError
 from secateur.matting.finishing import Finish
-from secateur.matting.pictures import Picture, load_picture, save_picture
+from secateur.matting.pictures import Picture, load_picture, opaque, save_picture
 from secateur.matting.predicting import Predictor
 from secateur.matting.streaming import grouped, spread
 
@@ -83,20 +83,12 @@ def _read(predictor: Predictor, job: Job) -> _Work:
     start = time.perf_counter()
     try:
         picture = load_picture(job.source, None if isinstance(job.source, Path) else "The input")
-        prepared = predictor.prepare(_opaque(picture))
+        prepared = predictor.prepare(opaque(picture.colours, picture.alpha))
     except SecateurError as error:
         return _Work(job, time.perf_counter() - start, error=error)
     except MemoryError:
         return _Work(job, time.perf_counter() - start, error=_too_large(job))
     return _Work(job, time.perf_counter() - start, picture, prepared)
-
-
-def _opaque(picture: Picture) -> np.ndarray:
-    """Return the colours with grey under what is transparent, where a file may say anything."""
-    if picture.alpha is None:
-        return picture.colours
-    share = picture.alpha[..., None] / np.float32(255)
-    return (picture.colours * share + 128 * (1 - share)).astype(np.uint8)
 
 
 def _predicted(works: Iterable[_Work], predictor: Predictor, batch: int) -> Iterator[_Work]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from secateur.errors import DataError
+from secateur.errors import DataError, RuntimeMissingError
 from secateur.matting.layouts import Portrait
 from secateur.models.pictures import in_grey
 from secateur.runtimes.packages import require
@@ -65,13 +65,24 @@ def load_picture(source: Path | bytes, name: str | None = None) -> Picture:
         RuntimeMissingError: Pillow is not installed.
     """
     with _opened(source, name) as (image, frames):
-        profile = image.info.get("icc_profile")
-        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-        colours = np.asarray(_in_rgb(image, profile))
-        keeps_profile = image.mode in ("RGB", "RGBA", "P", "PA") and profile
-        return Picture(
-            colours, None if alpha is None else np.asarray(alpha), profile if keeps_profile else None, frames
-        )
+        return picture_of(image, frames)
+
+
+def picture_of(image: Any, frames: int = 1) -> Picture:
+    """Return a picture of Pillow's, which is upright, in the colours of `load_picture`."""
+    profile = image.info.get("icc_profile")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    colours = np.asarray(_in_rgb(image, profile))
+    keeps_profile = image.mode in ("RGB", "RGBA", "P", "PA") and profile
+    return Picture(colours, None if alpha is None else np.asarray(alpha), profile if keeps_profile else None, frames)
+
+
+def opaque(colours: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Return colours (H, W, 3) of uint8 with grey under what is transparent, where a file may say anything."""
+    if alpha is None:
+        return colours
+    share = alpha[..., None] / np.float32(255)
+    return (colours * share + 128 * (1 - share)).astype(np.uint8)
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -162,33 +173,54 @@ def save_picture(target: Path | BinaryIO, pixels: np.ndarray, suffix: str, profi
 @contextmanager
 def _opened(source: Path | bytes, name: str | None = None) -> Iterator[tuple[Any, int]]:
     """Open a picture, upright, with its number of frames; what goes wrong, also in the body, is a DataError."""
-    pillow, operations = require("PIL.Image"), require("PIL.ImageOps")
+    with reading(name or source), open_image(source) as image:
+        # The second picture in what cameras call MPO is a preview.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        image.seek(0)
+        image.load()
+        require("PIL.ImageOps").exif_transpose(image, in_place=True)
+        yield image, frames
+
+
+@contextmanager
+def reading(name: object) -> Iterator[None]:
+    """Wrap what opens and decodes a picture, which messages call `name`.
+
+    Raises:
+        DataError: something went wrong in the body.
+        RuntimeMissingError: Pillow is not installed.
+    """
     try:
-        with _without_limit(pillow, io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            # The second picture in what cameras call MPO is a preview.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            image.seek(0)
-            image.load()
-            operations.exif_transpose(image, in_place=True)
-            yield image, frames
+        yield
+    except RuntimeMissingError:
+        raise
     except MemoryError:
-        raise DataError(f"{name or source} does not fit into memory. Make it smaller.") from None
+        raise DataError(f"{name} does not fit into memory. Make it smaller.") from None
     except Exception as error:
         unknown = type(error).__name__ == "UnidentifiedImageError"
         why = "it has no format that is known" if unknown else str(error) or type(error).__name__
-        raise DataError(f"{name or source} cannot be read as a picture: {why}. Take it out, or replace it.") from error
+        raise DataError(f"{name} cannot be read as a picture: {why}. Take it out, or replace it.") from error
 
 
-def _without_limit(pillow: Any, source: Any) -> Any:
-    """Open a picture without Pillow's warning of sizes that cameras have; what is too large is decided here."""
+def open_image(source: Path | bytes) -> Any:
+    """Open a picture of Pillow's, without its warning of sizes that cameras have.
+
+    Raises:
+        ValueError: it is too large, which is decided here.
+        OSError: it cannot be read, or has no format that is known.
+        RuntimeMissingError: Pillow is not installed.
+    """
+    pillow = require("PIL.Image")
     with _limit:
         before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
         try:
-            return pillow.open(source)
+            image = pillow.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         finally:
             pillow.MAX_IMAGE_PIXELS = before
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    return image
 
 
 def _in_rgb(image: Any, profile: bytes | None) -> Any:

@@ -13,10 +13,11 @@ import numpy as np
 from secateur.artifact.atomic import ensure_folder, fill_atomically
 from secateur.errors import DataError
 from secateur.matting.finishing import Finish
-from secateur.matting.pictures import save_picture
+from secateur.matting.pictures import opaque, save_picture
 from secateur.matting.predicting import Predictor
 from secateur.matting.streaming import grouped, prefetched, spread
-from secateur.matting.video.reading import Frame, VideoReader
+from secateur.matting.video.animations import Reader
+from secateur.matting.video.reading import Frame
 from secateur.matting.video.writing import OPAQUE, TRANSPARENT, Encoding, VideoWriter, writing
 
 _FINISHERS = 2  # threads
@@ -46,7 +47,7 @@ def encoding_for(target: Path, finish: Finish) -> Encoding:
 
 
 def convert_video(
-    reader: VideoReader,
+    reader: Reader,
     target: Path,
     predictor: Predictor,
     finish: Finish,
@@ -56,7 +57,7 @@ def convert_video(
     """Write a video as it is finished, with its sound and at its times, and return the number of its frames.
 
     Args:
-        reader: the video.
+        reader: the video, or an animated picture.
         target: the file; it is there whole or not at all.
         predictor: gives mattes.
         finish: makes of a matte what is wanted.
@@ -72,7 +73,7 @@ def convert_video(
 
     def fill(beside: Path) -> None:
         nonlocal count
-        with writing(beside, encoding, reader.track, reader.path) as writer:
+        with writing(beside, encoding, reader.track, reader.sound) as writer:
             for _ in spread(partial(_encoded, writer), _finished(reader, predictor, finish, batch)):
                 count += 1
                 told()
@@ -83,7 +84,7 @@ def convert_video(
 
 
 def convert_to_pictures(
-    reader: VideoReader,
+    reader: Reader,
     folder: Path,
     predictor: Predictor,
     finish: Finish,
@@ -109,7 +110,7 @@ def convert_to_pictures(
 
 
 def _finished(
-    reader: VideoReader,
+    reader: Reader,
     predictor: Predictor,
     finish: Finish,
     batch: int,
@@ -118,7 +119,7 @@ def _finished(
     def seen() -> Iterator[tuple[Frame, np.ndarray, int]]:
         for number, frame in enumerate(reader.frames(), 1):
             if wanted(number):
-                yield frame, predictor.prepare(frame.colours), number
+                yield frame, predictor.prepare(opaque(frame.colours, frame.alpha)), number
 
     def predicted() -> Iterator[tuple[Frame, np.ndarray, int]]:
         with closing(grouped(prefetched(seen(), ahead=2 * batch), lambda _: None, batch, held=batch)) as groups:
@@ -128,7 +129,7 @@ def _finished(
 
     def finished(one: tuple[Frame, np.ndarray, int]) -> _Finished:
         frame, matte, number = one
-        return _Finished(finish(frame.colours, matte), frame, number)
+        return _Finished(finish(frame.colours, matte, frame.alpha), frame, number)
 
     return spread(finished, predicted(), _FINISHERS, ahead=batch)
 

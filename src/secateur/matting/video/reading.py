@@ -20,8 +20,8 @@ SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv".split()  # noqa: SIM905 - to be read
 )
 _RATE = Fraction(25)  # frames a second of a video that does not say
-# Matrices between YUV and RGB, by the numbers of ITU-T H.273; a video that is stored in RGB has none.
-_NONE, _UNSPECIFIED, _BT709, _BT601 = 0, 2, 1, 5
+UNSPECIFIED = 2  # of matrices, primaries and transfers, by the numbers of ITU-T H.273
+_NONE, _BT709, _BT601 = 0, 1, 5  # matrices between YUV and RGB; a video that is stored in RGB has none
 _HIGH_DEFINITION = 720  # lines; from here on players take BT.709 where nothing is said
 _LACKING = 0.5  # seconds that may lack at the end before it is said
 
@@ -34,11 +34,13 @@ class Frame:
         colours: (height, width, 3) of uint8, upright.
         time: when it is shown, in units of the track's time base.
         duration: for how long, in the same units.
+        alpha: (height, width) of uint8, if it is one of an animated picture with transparency.
     """
 
     colours: np.ndarray
     time: int
     duration: int
+    alpha: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class VideoReader:
     Attributes:
         path: the file.
         track: what it is made of.
+        sound: the file that its sound is in: the same.
         damage: what could not be read; None while all could.
 
     Raises:
@@ -79,7 +82,7 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = self.sound = path
         self.damage: str | None = None
         self._av = require("av")
         self._container = self._opened()
@@ -153,14 +156,13 @@ class VideoReader:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         rate = stream.average_rate or stream.guessed_rate or _RATE
         seconds = self._seconds()
-        matrix = _BT709 if first.height >= _HIGH_DEFINITION else _BT601
         return Track(
             size=(first.width, first.height) if sideways else (first.height, first.width),
             time_base=stream.time_base,
             rate=rate,
             count=stream.frames or (round(seconds * rate) if seconds else 0),
             pixel_aspect=1 / aspect if sideways and aspect else aspect or Fraction(1),
-            matrix=matrix if first.colorspace in (_UNSPECIFIED, _NONE) else first.colorspace,
+            matrix=usual_matrix(first.height) if first.colorspace in (UNSPECIFIED, _NONE) else first.colorspace,
             primaries=first.color_primaries,
             transfer=first.color_trc,
         )
@@ -185,6 +187,11 @@ class VideoReader:
         came = end * self.track.time_base - start
         if self.damage is None and seconds is not None and came < seconds - Fraction(_LACKING):
             self.damage = f"it breaks off after {float(came):.1f} of {float(seconds):.1f} s"
+
+
+def usual_matrix(height: int) -> int:
+    """Return the matrix between YUV and RGB of a video of so many lines that does not say."""
+    return _BT709 if height >= _HIGH_DEFINITION else _BT601
 
 
 def _why(error: Exception) -> str:

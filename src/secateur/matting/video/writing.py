@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,8 @@ class VideoWriter:
 
 
 @contextmanager
-def writing(path: Path, encoding: Encoding, track: Track, source: Path) -> Iterator[VideoWriter]:
-    """Open a video to be written, with the sound of the file `source`, and complete it after the body.
+def writing(path: Path, encoding: Encoding, track: Track, source: Path | None) -> Iterator[VideoWriter]:
+    """Open a video to be written, with the sound of the file `source`, if any, and complete it after the body.
 
     Raises:
         OSError: it cannot be written.
@@ -98,7 +98,8 @@ def writing(path: Path, encoding: Encoding, track: Track, source: Path) -> Itera
     try:
         with av.open(str(path), "w", options=options) as container:
             writer = VideoWriter(container, encoding, track)
-            with closing(Sound(source, container, path.suffix.lower())) as writer.sound:
+            sound = None if source is None else Sound(source, container, path.suffix.lower())
+            with nullcontext() if sound is None else closing(sound) as writer.sound:
                 yield writer
                 writer.finish()
     except av.FFmpegError as error:
