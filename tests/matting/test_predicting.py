@@ -9,7 +9,7 @@ from torch import nn
 
 from secateur.errors import RuntimeUnfitError
 from secateur.matting.predicting import Predictor, open_predictor
-from secateur.matting.preprocessing import LONGEST, area_resized, network_size, prepared
+from secateur.matting.preprocessing import LONGEST, area_resized, network_size, prepared, video_size
 from secateur.matting.refining import resampled
 from secateur.models import MODNet
 from secateur.runtimes.network import Network
@@ -39,6 +39,14 @@ cv2 = pytest.importorskip("cv2")
 )
 def test_the_network_sees_the_published_size(size, expected):
     assert network_size(*size) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (512, 672)), ((640, 480), (672, 512)), ((1080, 1920), (512, 896)), ((360, 20000), (64, LONGEST))],
+)
+def test_frames_are_seen_with_a_short_side_of_512_whatever_their_size(size, expected):
+    assert video_size(*size) == expected
 
 
 def test_no_size_explodes():

@@ -31,7 +31,7 @@ from secateur.matting.folders import pictures_under, results_of
 from secateur.matting.jobs import Job, Result, run_jobs
 from secateur.matting.pictures import LOSSLESS, WRITTEN, read_rgb
 from secateur.matting.predicting import Predictor, open_predictor
-from secateur.matting.preprocessing import network_size
+from secateur.matting.preprocessing import video_size
 from secateur.matting.refining import REFINEMENTS, resampled
 from secateur.matting.video.animations import AnimationReader, is_animated
 from secateur.matting.video.converting import convert_to_pictures, convert_video, encoding_for
@@ -152,7 +152,7 @@ def command(  # noqa: PLR0913
     def opened(size: tuple[int, int] | None) -> Predictor:
         with Progress(quiet).step(f"opening {model}"):
             network = network_of(model, weights, full)
-            fixed = None if size is None else (batch, *network_size(*size))
+            fixed = None if size is None else (batch, *video_size(*size))
             return open_predictor(network, runtime, options, fixed)
 
     finish = Finish(kind or "cut-out", background, REFINEMENTS[refine] if refine else resampled, clean)

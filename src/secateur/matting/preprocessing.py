@@ -27,12 +27,19 @@ def network_size(height: int, width: int) -> tuple[int, int]:
         ((512, 896), (672, 512), (576, 480))
     """
     if max(height, width) < SIDE or min(height, width) > SIDE:
-        long = int(max(height, width) / min(height, width) * SIDE)
-        height, width = (SIDE, long) if width >= height else (long, SIDE)
-    if max(height, width) > LONGEST:
-        scale = LONGEST / max(height, width)
-        height, width = round(height * scale), round(width * scale)
-    return _floored(height), _floored(width)
+        return video_size(height, width)
+    return _floored(height, width)
+
+
+def video_size(height: int, width: int) -> tuple[int, int]:
+    """Return the size in which the network sees the frames of a video: as `network_size`, but 512 whatever their size.
+
+    Example:
+        >>> video_size(480, 640)
+        (512, 672)
+    """
+    long = int(max(height, width) / min(height, width) * SIDE)
+    return _floored(*((SIDE, long) if width >= height else (long, SIDE)))
 
 
 def prepared(colours: np.ndarray, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -54,5 +61,9 @@ def area_resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values if values.ndim == 2 else np.stack(cv2.split(values))
 
 
-def _floored(side: int) -> int:
-    return max(STEP, side - side % STEP)
+def _floored(height: int, width: int) -> tuple[int, int]:
+    """Return both sides as multiples of `STEP`, the long one of at most `LONGEST`."""
+    if max(height, width) > LONGEST:
+        scale = LONGEST / max(height, width)
+        height, width = round(height * scale), round(width * scale)
+    return max(STEP, height - height % STEP), max(STEP, width - width % STEP)
