@@ -118,15 +118,23 @@ def equalities_of(forms: Forms) -> Equalities:
 def _table_conditions(coupling: Coupling) -> Iterator[tuple[Condition, Reason]]:
     """Every row of a table keeps as many as the next."""
     sizes = np.append(coupling.sizes, 1)  # of kind -1, what stays, each label is one
+    marks = np.random.default_rng(0).integers(-(2**62), 2**62, len(sizes))  # the same row, the same sum
     for matrix, reason in coupling.tables:
-        kinds, cells = np.unique(coupling.families(matrix), return_inverse=True)
-        cells = cells.reshape(matrix.shape) + len(kinds) * np.arange(len(matrix))[:, None]
+        kinds, cells = _numbered(coupling.families(matrix))
+        cells = cells + len(kinds) * np.arange(len(matrix))[:, None]
         counts = np.bincount(cells.ravel(), minlength=len(matrix) * len(kinds)).reshape(len(matrix), -1)
         changes = counts[:-1] - counts[1:]
-        marks = np.random.default_rng(0).integers(-(2**62), 2**62, len(kinds))  # the same row, the same sum
-        _, first = np.unique(changes @ marks, return_index=True)
+        _, first = np.unique(changes @ marks[kinds], return_index=True)
         for condition in _conditions(changes[np.sort(first)], kinds, sizes[kinds]):
             yield condition, reason
+
+
+def _numbered(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kinds, from -1 up, each once and in order, and the place of each entry's among them."""
+    found = np.flatnonzero(np.bincount(kinds.ravel() + 1))  # sorting would take longer
+    place = np.zeros(len(found) and found[-1] + 1, np.int64)
+    place[found] = np.arange(len(found))
+    return found - 1, place[kinds + 1]
 
 
 def _conditions(counts: np.ndarray, kinds: np.ndarray, sizes: np.ndarray) -> Iterator[Condition]:

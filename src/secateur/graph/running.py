@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -288,9 +289,14 @@ def _integers(value: Any) -> Iterator[int]:
 def frame_of_user() -> FrameType | None:
     """Return the innermost frame outside of torch and secateur."""
     frame = sys._getframe(1)
-    while frame is not None and _FOREIGN.match(frame.f_globals.get("__name__", "")):
+    while frame is not None and _is_foreign(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return frame
+
+
+@lru_cache(maxsize=1024)
+def _is_foreign(module: str) -> bool:
+    return _FOREIGN.match(module) is not None
 
 
 _FOREIGN = re.compile(r"(torch|numpy|secateur\.(graph|surgery|planning|pipeline|cli))(\.|$)")
