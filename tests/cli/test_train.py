@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -116,6 +118,32 @@ def test_two_processes_train_as_one_would(data):
     full = [secateur.load(data.folder / name / "model.safetensors", into=MODNet()) for name in ("1", "2")]
     means = [model.backbone.model.features[0][1].running_mean for model in full]
     torch.testing.assert_close(*means, rtol=1e-2, atol=1e-3)
+
+
+def test_estimating_colours_first_changes_no_digit(data, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    line = [sys.executable, "-m", "secateur.cli", "train", "modnet", "--data", "set", *SETTINGS, "--out"]
+    for out in ("estimated", "kept"):  # what estimates is imported in the first run alone
+        subprocess.run([*line, out], check=True, cwd=data.folder, capture_output=True)
+    estimated, kept = (data.folder / out / "steps.csv" for out in ("estimated", "kept"))
+    assert estimated.read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.slow
+def test_pruning_in_steps_goes_on_where_it_was_killed(data):
+    line = [sys.executable, "-m", "secateur.cli", "train", "modnet", "--data", "set", *SETTINGS, "--macs", "0.5x"]
+    line += ["--steps", "2", "--resume", "--save-every", "1", "--out"]
+    subprocess.run([*line, "whole"], check=True, cwd=data.folder, capture_output=True)
+    for place in ("killed/step-1", "killed"):  # in the middle of each step
+        run = subprocess.Popen([*line, "killed"], cwd=data.folder, stderr=subprocess.DEVNULL)
+        steps = data.folder / place / "steps.csv"
+        while run.poll() is None and not (steps.exists() and len(steps.read_text().splitlines()) > 2):
+            time.sleep(0.01)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+    subprocess.run([*line, "killed"], check=True, cwd=data.folder, capture_output=True)
+    for name in ("step-1/steps.csv", "steps.csv", "model.safetensors"):
+        assert (data.folder / "whole" / name).read_bytes() == (data.folder / "killed" / name).read_bytes()
 
 
 def test_it_goes_on_with_the_same_settings_alone(data):

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from secateur.errors import RuntimeMissingError
 
 EXTRAS = {
@@ -22,7 +24,7 @@ EXTRAS = {
 
 
 def require(package: str) -> Any:
-    """Import an optional package.
+    """Import an optional package; torch computes with as many threads as before, whatever the package sets.
 
     Raises:
         RuntimeMissingError: it is not installed, or broken.
@@ -32,6 +34,7 @@ def require(package: str) -> Any:
         Traceback (most recent call last):
         secateur.errors.RuntimeMissingError: no_such_package is not installed. Run: pip install no_such_package
     """
+    threads = torch.get_num_threads()
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -42,6 +45,9 @@ def require(package: str) -> Any:
         raise RuntimeMissingError(f"{package} is not installed. Run: pip install {wanted}") from None
     except Exception as error:
         raise RuntimeMissingError(f"{package} does not import: {error}. Install it again.") from error
+    finally:
+        if torch.get_num_threads() != threads:  # numba's import sets it, and sums would have other last digits
+            torch.set_num_threads(threads)
 
 
 @contextmanager
