@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,23 +152,23 @@ class _Run:
         elif self.fabric.is_global_zero:
             self.checkpoint.unlink(missing_ok=True)  # of an earlier run, which is written over from here on
             write_atomically(self.folder / "best.safetensors", encode(_named(self.state.average), {}))
-        journal = Journal(self.folder, self.step) if self.fabric.is_global_zero else None
         start, first = time.monotonic(), self.step
         self.whole = True
-        for batch in self._batches(samples):
-            losses = self._learn(self.fabric.to_device(batch))
-            self.step += 1
-            if journal is not None:
-                journal.step(self.step, self.optimizer.param_groups[0]["lr"], losses)
-            self._look(journal, on_validation)
-            self.whole = True
-            if self.fabric.is_global_zero:
-                speed = (time.monotonic() - start) / (self.step - first)
-                left = speed * (self.recipe.steps - self.step)
-                on_step(Progress(self.step, self.recipe.steps, losses, self.errors, left))
-            if self.recipe.patience and self.stale >= self.recipe.patience:
-                log.info("No better validation for %d times: training ends at step %d.", self.stale, self.step)
-                break
+        with closing(Journal(self.folder, self.step)) if self.fabric.is_global_zero else nullcontext() as journal:
+            for batch in self._batches(samples):
+                losses = self._learn(self.fabric.to_device(batch))
+                self.step += 1
+                if journal is not None:
+                    journal.step(self.step, self.optimizer.param_groups[0]["lr"], losses)
+                self._look(journal, on_validation)
+                self.whole = True
+                if journal is not None:
+                    speed = (time.monotonic() - start) / (self.step - first)
+                    left = speed * (self.recipe.steps - self.step)
+                    on_step(Progress(self.step, self.recipe.steps, losses, self.errors, left))
+                if self.recipe.patience and self.stale >= self.recipe.patience:
+                    log.info("No better validation for %d times: training ends at step %d.", self.stale, self.step)
+                    break
         self.save()
 
     def best(self) -> nn.Module:

@@ -12,6 +12,8 @@ from secateur.artifact.atomic import write_atomically
 from secateur.errors import ArtifactError
 from secateur.runtimes.packages import is_installed, require
 
+_KINDS = {"steps": "loss", "validation": "validation"}  # of TensorBoard's curves, by table
+
 
 class Journal:
     """The tables of a run.
@@ -23,21 +25,28 @@ class Journal:
 
     def __init__(self, folder: Path, step: int) -> None:
         self._steps, self._validation = folder / "steps.csv", folder / "validation.csv"
-        for path in (self._steps, self._validation):
-            _cut_back(path, step)
+        kept = {path: _cut_back(path, step) for path in (self._steps, self._validation)}
         self._events: Any = None
-        if is_installed("tensorboardX"):
-            self._events = require("tensorboardX").SummaryWriter(str(folder), purge_step=step or None)
+        if is_installed("tensorboardX"):  # a run that was killed may have left fewer events than rows: all again
+            self._events = require("tensorboardX").SummaryWriter(str(folder), purge_step=1 if step else None)
+            for path, rows in kept.items():
+                for row in rows:
+                    self._show(path, int(row.pop("step")), {name: float(value) for name, value in row.items()})
 
     def step(self, step: int, rate: float, losses: Mapping[str, float]) -> None:
         """Note a step."""
-        self._add(self._steps, step, {"rate": rate, **losses}, "loss")
+        self._add(self._steps, step, {"rate": rate, **losses})
 
     def validation(self, step: int, errors: Mapping[str, float]) -> None:
         """Note a validation."""
-        self._add(self._validation, step, errors, "validation")
+        self._add(self._validation, step, errors)
 
-    def _add(self, path: Path, step: int, values: Mapping[str, float], kind: str) -> None:
+    def close(self) -> None:
+        """Write what is still to be written."""
+        if self._events is not None:
+            self._events.close()
+
+    def _add(self, path: Path, step: int, values: Mapping[str, float]) -> None:
         known = path.exists()
         try:
             with path.open("a", newline="", encoding="utf-8") as file:
@@ -49,21 +58,26 @@ class Journal:
             raise ArtifactError(
                 f"{path} cannot be written: {error.strerror}. Make room, and go on with --resume."
             ) from None
+        self._show(path, step, values)
+
+    def _show(self, path: Path, step: int, values: Mapping[str, float]) -> None:
         if self._events is not None:
             for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+                self._events.add_scalar(f"{_KINDS[path.stem]}/{name}", value, step)
 
 
-def _cut_back(path: Path, step: int) -> None:
+def _cut_back(path: Path, step: int) -> list[dict[str, str]]:
+    """Take out the rows of later steps, and return those that stay."""
     if not path.exists():
-        return
+        return []
     if step == 0:
         path.unlink()
-        return
+        return []
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = list(csv.reader(file)) or [[]]
-    kept = io.StringIO()
-    writer = csv.writer(kept)
     # The last row of a killed run may be cut off in the middle.
-    writer.writerows([head, *(row for row in rows if len(row) == len(head) and int(row[0]) <= step)])
+    rows = [row for row in rows if len(row) == len(head) and int(row[0]) <= step]
+    kept = io.StringIO()
+    csv.writer(kept).writerows([head, *rows])
     write_atomically(path, kept.getvalue().encode())
+    return [dict(zip(head, row, strict=True)) for row in rows]
