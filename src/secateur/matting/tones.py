@@ -89,6 +89,6 @@ def random_grain(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         colours = (colours + noise).clip(0, 255).astype(np.uint8)
     if rng.random() < 0.4:
         quality = int(rng.integers(55, 96))
-        stored = cv2.imencode(".jpg", colours, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-        colours = cv2.imdecode(stored, cv2.IMREAD_COLOR)
+        stored = cv2.imencode(".jpg", cv2.cvtColor(colours, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        colours = cv2.cvtColor(cv2.imdecode(stored, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     return colours
