@@ -41,7 +41,10 @@ def composites(data, **scene):
 
 def test_the_same_number_is_the_same_sample_in_any_process(data):
     samples = composites(data)
-    loader = torch.utils.data.DataLoader(samples, sampler=range(6), batch_size=3, num_workers=2)
+    # Not forked: what estimates colours does not run in a fork of a process that ran it.
+    loader = torch.utils.data.DataLoader(
+        samples, sampler=range(6), batch_size=3, num_workers=2, multiprocessing_context="spawn"
+    )
     found = list(loader)
     for number in range(6):
         again = samples[number]
