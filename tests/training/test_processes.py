@@ -7,7 +7,10 @@ import time
 import pytest
 import torch
 
-from tests.training.toys import finish, rows, start
+from secateur.errors import TrainingError
+from secateur.training.fitting import fit
+from secateur.training.recipe import Recipe
+from tests.training.toys import Lines, Slope, finish, normed, rows, start
 
 SCRIPT = """
 import sys, time
@@ -77,6 +80,12 @@ def test_two_processes_give_the_curve_of_one(tmp_path):
     finish(start(SCRIPT, two, processes=2))
     first, second = (torch.tensor([float(row[2]) for row in rows(folder)[1:]]) for folder in (one, two))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_without_equal_parts_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="A batch of 5 has no 2 equal parts"):
+        fit(normed(), Lines(), Slope(), Recipe(steps=2, batch=5), tmp_path, processes=2)
+    assert not any(tmp_path.iterdir())
 
 
 def test_norms_see_the_batch_of_all_processes(tmp_path):

@@ -103,10 +103,13 @@ def fit(  # noqa: PLR0913
         on_validation: is given the step and the average, in evaluation mode, after every validation.
 
     Raises:
-        TrainingError: the losses or the gradient are no numbers, and the batch lies in `folder/diverged.safetensors`;
-            or memory does not suffice; or the checkpoint is of something else.
+        TrainingError: the batch has no equal part for each process; or the losses or the gradient are no numbers, and
+            the batch lies in `folder/diverged.safetensors`; or memory does not suffice; or the checkpoint is of
+            something else.
         ArtifactError: a file cannot be written.
     """
+    if recipe.batch % processes:
+        raise TrainingError(f"A batch of {recipe.batch} has no {processes} equal parts. Take a multiple (--batch).")
     run = _Run(model, task, recipe, Path(folder), processes)
     try:
         with lack_of_memory_told(recipe.batch):
