@@ -23,8 +23,11 @@ HOPELESS = 4  # times as long: nothing that the first step has to do beside the 
 def faster_precision(model: nn.Module, samples: Any, task: Task, recipe: Recipe) -> Precision:
     """Return the precision in which a step takes less time on this machine.
 
-    Processors that have no bfloat16 take many times longer in it, so that one step must do.
+    Processors that have no bfloat16 take minutes for what takes seconds: there it is not tried. Some have it, and are
+    slow all the same, so that one step must do.
     """
+    if not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return "fp32"
     found: dict[Precision, float] = {}
     for kind in get_args(Precision):
         enough = HOPELESS * min(found.values(), default=math.inf)
