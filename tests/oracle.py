@@ -75,6 +75,10 @@ def randomized(
             _levelled(full, example, generator)
             return full
         masked = filled(full, kept)
+        for (name, tensor), (_, before) in zip(named_tensors(masked), named_tensors(full), strict=True):
+            if name.endswith(("original1", "weight_v")):  # directions: without length, zeros would have none
+                lost = tensor.flatten(1).norm(dim=1) == 0
+                tensor[lost] = before[lost]
         _levelled(masked, example, generator)
         for (name, tensor), (_, suited) in zip(named_tensors(full), named_tensors(masked), strict=True):
             tensor.copy_(torch.where(kept[name], suited, tensor) if name in kept else suited)
@@ -314,7 +318,8 @@ def spread_of(expected: torch.Tensor, other: torch.Tensor) -> float:
     """Return how much an output varies over inputs (if those are integers: over its elements); 0 if hardly."""
     if not expected.is_floating_point():
         return 0.0
-    varied = expected - (expected.mean() if torch.equal(expected, other) else other)
+    alike = expected.shape != other.shape or torch.equal(expected, other)  # or its size depends on values
+    varied = expected - (expected.mean() if alike else other)
     spread = float(varied.square().mean().sqrt())
     return spread if spread > 1e-6 * float(expected.abs().max()) else 0.0
 

@@ -45,6 +45,12 @@ def parameters(model: nn.Module) -> int:
 # -- what stands for a module ------------------------------------------------------------------------------------------
 
 
+def _compiled_in_part() -> Any:
+    model = nn.Sequential(Plain().eval())
+    model[0] = torch.compile(model[0], backend="eager")  # type: ignore[assignment]
+    return model
+
+
 def _traced_by_jit() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,6 +60,7 @@ def _traced_by_jit() -> Any:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "partial": (lambda: partial(Plain().eval(), double=True), "arguments that the partial adds in the example"),
     "compiled": (lambda: torch.compile(Plain().eval(), backend="eager"), "Pass `model._orig_mod`"),
+    "compiled in part": (_compiled_in_part, r"Put `0\._orig_mod` in its place"),
     "parallel": (lambda: nn.DataParallel(Plain().eval()), "Pass `model.module`"),
     "scripted": (lambda: scripted(Plain().eval()), "Pass the module that it was made from"),
     "traced": (_traced_by_jit, "Pass the module that it was made from"),

@@ -19,6 +19,7 @@ from secateur.runtimes.session import Options
 from tests.artifact.reloading import OTHERS, PICTURES, build
 
 pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("openvino")
 
 ALL = ("batch", "height", "width")
@@ -74,6 +75,8 @@ def test_half_precision_halves_the_file(tmp_path):
         half = export(model, tmp_path / f"half{suffix}", example, precision="fp16", free=())
         assert size(half.path) < 0.6 * size(full.path)
         assert 0 < half.worst.error < 1e-2
+    for name in ("full", "half"):
+        onnx.checker.check_model(onnx.load(tmp_path / f"{name}.onnx"), full_check=True)
 
 
 def size(path):

@@ -27,6 +27,18 @@ class FusedByUnbind(Projected):
 
 
 @specimen(TOKENS, cut=FUSED)
+class FusedWithNumberOfParts(Projected):
+    """Unbound after a view that says 3 as a number and merges batch and heads (Segment Anything)."""
+
+    def mix(self, x):
+        b, n, _ = x.shape
+        parts = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.reshape(3, b * self.heads, n, -1).unbind(0)
+        mixed = ((q * DIMS**-0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(mixed.view(b, self.heads, n, -1).transpose(1, 2).reshape(b, n, -1))
+
+
+@specimen(TOKENS, cut=FUSED)
 class FusedByChunk(Projected):
     """One layer for all three, chunked, heads split off by a view with a live -1."""
 

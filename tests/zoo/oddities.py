@@ -33,6 +33,43 @@ class ReadsValues(_Odd):
         return x * 2 if x.sum() > 0 else x * 3
 
 
+@specimen(PICTURE, whole=("stem.0", "last.0"), prunable=False)
+class ReadsValuesAndReachesLayers(_Odd):
+    """Another layer for other values: nobody sees what enters it."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = conv(8, 8)
+
+    def odd(self, x):
+        return x if x.sum() < 1e9 else self.other(x)
+
+
+@specimen(PICTURE, cut=("last.0",))
+class RemembersFeatures(_Odd):
+    """A tensor that the first call makes of its features, and keeps as a plain attribute."""
+
+    memory: torch.Tensor | None = None
+
+    def odd(self, x):
+        if self.memory is None or self.memory.shape != x.shape[1:]:
+            self.memory = torch.zeros_like(x[0])
+        return x + self.memory
+
+
+@specimen(PICTURE, cut=("stem.0", "last.0"))
+class AsManyAsValuesSay(nn.Module):
+    """An output whose size depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last, self.out = conv_norm(3, 8), conv_norm(8, 6), conv(6, 4)
+
+    def forward(self, x):
+        rows = self.out(self.last(self.stem(x))).permute(0, 2, 3, 1).flatten(0, 2)
+        return rows[rows[:, 0] > 0]
+
+
 @specimen(PICTURE, cut=("last.0",))
 class ReadsNumbers(_Odd):
     """`float(tensor)` and `.item()` in the forward."""

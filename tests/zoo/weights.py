@@ -11,7 +11,7 @@ from tests.zoo.blocks import PICTURE, conv, conv_norm, pooled_head
 from tests.zoo.registry import specimen
 
 
-@specimen(PICTURE, cut=("last.0",), reference="mask")
+@specimen(PICTURE, cut=("first.parametrizations.weight", "second.parametrizations.weight", "last.0"), reference="mask")
 class WeightNorm(nn.Module):
     """Weight norm: the weight is made of a length and a direction in every forward."""
 

@@ -179,7 +179,16 @@ class Recorder(LabelRun):
 
     def idle(self) -> bool:
         """Tell whether some parameter has not been used."""
-        return not self.parameters <= {"", *(tensor for tensor, _ in self.atoms.axes)}
+        return bool(self._idle())
+
+    def _idle(self) -> set[str]:
+        return self.parameters - {"", *(tensor for tensor, _ in self.atoms.axes)}
+
+    def hold_all(self) -> None:
+        """Keep every channel, as nobody knows which of them enter the layers that have not been used."""
+        layer = min(self._idle()).rpartition(".")[0]
+        reason = Reason(f"the forward reads values, and {layer or 'a parameter'} was not reached: other inputs may do")
+        self.fixed += [(self.atoms.known(*place), reason) for place in self.atoms.axes]
 
     def mark(self) -> Mark:
         """Remember how much has been recorded."""

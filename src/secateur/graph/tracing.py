@@ -133,6 +133,12 @@ def _check_model(model: Any) -> None:
         )
     if not isinstance(model, nn.Module):
         raise TraceError(f"The model is a {type(model).__name__}, not a torch.nn.Module. Pass the module itself.")
+    for path, module in modules_of(model):
+        if type(module).__name__ == "OptimizedModule":
+            raise TraceError(
+                f"{path} in the model is compiled (torch.compile), and compiled code cannot be cut. Put "
+                f"`{path}._orig_mod` in its place; compile the pruned model afterwards."
+            )
 
 
 def shape_of(call: Call) -> CallShape:
@@ -216,6 +222,8 @@ def recorded(
     if run.idle() or not watch.settled:
         run.counting, run.training_batch = False, 0
         _also_in_training(run, model, given, calls, stand_in, free_outputs, integers)
+    if run.on_data and run.idle():
+        run.hold_all()
     run.settle_scales()
     return run
 

@@ -19,7 +19,7 @@ from torch import nn
 from secateur.artifact.atomic import check_writable, fill_together
 from secateur.errors import ExportError, RuntimeUnfitError
 from secateur.runtimes import onnxruntime
-from secateur.runtimes.exporting import OPSET, Exported, export_onnx, telling_of_the_disk
+from secateur.runtimes.exporting import OPSET, Exported, check_sound, export_onnx, telling_of_the_disk
 from secateur.runtimes.forms import InferenceForm, fused_form, inference_form
 from secateur.runtimes.network import Network
 from secateur.runtimes.packages import require
@@ -194,6 +194,7 @@ def _made(
         else:
             halved = precision == "fp16"
             data = onnxruntime.halved(exported.path) if halved else quantized_onnx(exported.path, samples, keep_float)
+            check_sound(require("onnx").load_from_string(data), "the model")
             out.write_bytes(data)
         return out
     library = require("openvino")

@@ -71,13 +71,23 @@ def export_onnx(
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"The ONNX file of {type(form.model).__name__} is not sound: {error}") from error
+    check_sound(model, type(form.model).__name__)
     with telling_of_the_disk(path):
         onnx.save(model, str(path))
     return Exported(path, form.inputs, form.outputs, chosen)
+
+
+def check_sound(model: Any, name: str) -> None:
+    """Let ONNX's own checker and shape inference go through a model that was made of `name`.
+
+    Raises:
+        ExportError: they find something.
+    """
+    onnx = require("onnx")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"The ONNX file of {name} is not sound: {error}") from error
 
 
 @contextmanager

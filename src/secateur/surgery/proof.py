@@ -273,6 +273,8 @@ def _drawn(
 
 def _spread(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return how much an output varies: within itself and from one input to another, whichever is less."""
+    if one.shape != other.shape:  # its size depends on values
+        return float(one.std()) if one.numel() > 1 else 0.0
     if one.numel() < 2:
         return float((one - other).abs().sum())
     within, between = float(one.std()), float((one - other).std())
@@ -322,8 +324,17 @@ def _mask_error(trial: _Trial, pruned: nn.Module, plan: Plan, tolerance: float) 
 
 def _single_precision(trial: _Trial, pruned: nn.Module, plan: Plan) -> float:
     calls = [call.map(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor) for call in trial.inputs]
-    reference = _masked_outputs(trial.full.float(), plan, calls)
-    return trial.error_of(_outputs(pruned.float(), calls), reference)
+    reference = _masked_outputs(_in_single(trial.full), plan, calls)
+    return trial.error_of(_outputs(_in_single(pruned), calls), reference)
+
+
+def _in_single(model: nn.Module) -> nn.Module:
+    """Bring a model in float64 to float32, with tensors that its code keeps beside its parameters and buffers."""
+    for module in model.float().modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                vars(module)[name] = value.float()
+    return model
 
 
 def _permutation_error(trial: _Trial, graph: Graph, groups: Sequence[Group], tolerance: float) -> float:

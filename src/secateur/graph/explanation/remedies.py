@@ -12,6 +12,7 @@ NOTHING = "Nothing to free here: this is what the operation is for."
 
 # The first pattern that is found in the reason counts.
 REMEDIES: tuple[tuple[str, str], ...] = (
+    (r"was not reached", "Trace with a list of examples that together reach every layer, or take that layer out."),
     (r"leave the model", "Trace with free_outputs=True if what comes after the model can be cut with it."),
     (r"the model's input", "Nothing to free; a cut here would change how the model is called."),
     (

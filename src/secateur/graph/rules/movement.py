@@ -54,12 +54,26 @@ def _checked_sizes(
     origins: Sequence[Expression | None],
 ) -> Sheet | None:
     for old_dims, new_dims in labels.blocks(old, new):
+        if len(old_dims) == len(new_dims) == 1 and _only_stays(run, moved, new_dims[0], origins):
+            continue
         if any(sheet.shape[dim] > 1 for dim in old_dims):
             checked = _checked_block(run, moved, new_dims, new, origins)
             if checked is None:
                 return None
             moved = checked
     return moved
+
+
+def _only_stays(run: LabelRun, moved: Sheet, dim: int, origins: Sequence[Expression | None]) -> bool:
+    """Tell whether a dimension that is what it was, by a number in the code, need only keep something everywhere.
+
+    So it is with the 3 of queries, keys and values, while channels go from within each.
+    """
+    size = moved.shape[dim]
+    if size in (1, moved.size) or not _stiff(origins[dim]):
+        return False
+    run.pin(moved, [dim], f"the size {size} is a number in the code")
+    return True
 
 
 def _checked_block(

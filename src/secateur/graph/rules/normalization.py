@@ -11,7 +11,7 @@ import torch
 from secateur.graph.joining import Operand, broadcast, join
 from secateur.graph.labels import Shape, along, varying
 from secateur.graph.provenance import Expression, is_literal
-from secateur.graph.registry import rule
+from secateur.graph.registry import FUNCTIONS, rule
 from secateur.graph.rules.reduction import whole_statistic
 from secateur.graph.running import LabelRun, extent_of
 
@@ -121,3 +121,12 @@ def _grouped_statistics(run: LabelRun, table: np.ndarray, shape: Shape, groups: 
         run.use(origin, extent_of(table, 0))
     if groups > 1:
         run.rows(table, f"channels are normalised in {groups} equal groups")
+
+
+def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """`torch._weight_norm`, a fused operation, in operations that have rules; `dim` -1: one norm for all of it."""
+    across = [each for each in range(v.ndim) if dim == -1 or each != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=across, keepdim=dim != -1))
+
+
+FUNCTIONS[torch._weight_norm] = weight_norm  # type: ignore[attr-defined]
