@@ -10,7 +10,7 @@ Every stage is a `secateur` command, printed before it runs, that goes on where 
 again. The full network is trained at three sizes; the small one is cut out of it, compensated, taught by it, averaged
 with two networks that were trained on from it, and at last trained as it will be in INT8. People and backgrounds that
 are held out are written to OUT/held-out as sets to judge on. The last stage but one of the full network, in batches of
-32, wants a GPU: minutes there, most of a day on two cores.
+32, wants a GPU: minutes there; without one it takes batches of 16, and most of a day on two cores.
 """
 
 from __future__ import annotations
@@ -86,10 +86,12 @@ class Stage:
     def options(self, share: float) -> list[str]:
         """Return them for the command line; `share` shortens it."""
         words = ["--size", self.size, "--short", *self.short, "--epochs", max(1, round(self.epochs * share))]
-        words += ["--rate", self.rate, "--batch", self.batch]
+        small = not torch.cuda.is_available() and "--only-semantic" not in self.words  # 24 GB take no more
+        words += ["--rate", self.rate, "--batch", min(self.batch, MOST_WITHOUT_GPU) if small else self.batch]
         return [*map(str, words), *self.words]
 
 
+MOST_WITHOUT_GPU = 16  # samples a step of the whole network
 ENTROPY, SEMANTIC = ("--cross-entropy",), ("--only-semantic",)
 FULL = (
     Stage("full-256", 256, (224, 420), 130, 1e-3, 8),
@@ -192,6 +194,10 @@ def run(*words: object) -> None:
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-m", "secateur.cli", *line], env=environment, check=False)
+    if done.returncode < 0:
+        sys.exit(
+            f"It was killed (signal {-done.returncode}); where memory did not suffice, free some, and start again."
+        )
     if done.returncode:
         sys.exit(done.returncode)
 
