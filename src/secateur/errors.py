@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+STEP = 32  # pixels; what nets that halve their pictures five times are sure to take
 _MOST_COMPARED, _LONGEST_COMPARED = 2000, 100  # names, and characters of each
 
 
@@ -82,3 +83,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f" Did you mean {' or '.join(close)}?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
     return f" Known: {shown}." if known else ""
+
+
+def better_sizes(shapes: Iterable[Sequence[int]]) -> str:
+    """Return `" ... try 512x512 or 480x512."` if a picture (N, C, H, W) has a side that is no multiple of `STEP`.
+
+    Networks that halve their pictures five times, and join what comes of that, take multiples alone.
+    """
+    odd = next((shape for shape in shapes if len(shape) == 4 and any(side % STEP for side in shape[2:])), None)
+    if odd is None:
+        return ""
+    larger = "x".join(str(side + -side % STEP) for side in odd[2:])
+    smaller = "x".join(str(max(STEP, side - side % STEP)) for side in odd[2:])
+    tried = larger if larger == smaller else f"{larger} or {smaller}"
+    return f" Many networks take multiples of {STEP} alone: try {tried}."

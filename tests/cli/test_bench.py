@@ -39,6 +39,17 @@ def test_the_table_has_a_row_for_each_batch_and_says_what_failed(secateur):
     assert "Nothing could be measured" in found.err
 
 
+def test_a_size_that_a_network_cannot_take_is_answered_with_those_that_it_may(secateur):
+    wanted = "Many networks take multiples of 32 alone: try 96x64 or 64x64."
+    found = secateur("bench", "modnet", "--size", "72x64", "--seconds", "0")
+    assert wanted in " ".join(found.out.split())
+    for line in (["prune", "modnet", "-o", "x.safetensors", "--ratio", "0.5"], ["export", "modnet", "-o", "x.onnx"]):
+        found = secateur(*line, "--input", "1x3x72x64")
+        assert found.code == 1
+        assert wanted in found.err
+    assert secateur.files() == set()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

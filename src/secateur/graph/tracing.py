@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import nn
 
-from secateur.errors import TraceError
+from secateur.errors import TraceError, better_sizes
 from secateur.graph import building
 from secateur.graph import rules as rules  # noqa: PLC0414 - imported to register them
 from secateur.graph.atoms import Place
@@ -194,6 +194,7 @@ def _recorded_on_data(model: nn.Module, calls: Sequence[Call], free_outputs: boo
         raise TraceError(
             f"The model fails on the example by itself: {what}. "
             "Check the shape and type of the example, and that the model runs on it."
+            + better_sizes(tensor.shape for call in calls for tensor in call.tensors())
         ) from error
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from secateur.errors import STEP
 from secateur.runtimes.packages import require
-from secateur.runtimes.shapes import STEP
 
 SIDE = 512  # pixels of the short side, where a picture is resized
 LONGEST = 4096  # pixels of the long side: the authors set no bound, and a line of pixels would take all memory

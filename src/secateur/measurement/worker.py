@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from secateur.errors import SecateurError
+from secateur.errors import SecateurError, better_sizes
 from secateur.measurement import memory
 from secateur.runtimes.network import Network
 from secateur.runtimes.registry import open_network, runtime_of
@@ -67,7 +67,9 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, the table goes on
             kind = "OOM" if memory.is_exhausted(error) else "failed"
             why = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
-            answer = ("failed", kind, " ".join(why.split()))
+            why = " ".join(why.split())
+            hint = better_sizes(shape for one in networks.values() for shape in job.sizes.of(one.shapes))
+            answer = ("failed", kind, f"{why.rstrip('. ')}.{hint}" if hint and kind == "failed" else why)
 
 
 def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network], opened: dict[str, _Open]) -> Any:

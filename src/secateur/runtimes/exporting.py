@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from secateur.errors import ExportError, RuntimeUnfitError
+from secateur.errors import STEP, ExportError, RuntimeUnfitError
 from secateur.runtimes.forms import InferenceForm, evaluating
 from secateur.runtimes.packages import quiet, require
-from secateur.runtimes.shapes import AXES, STEP, Shapes, Sizes, batch_of, output_shapes, random_inputs
+from secateur.runtimes.shapes import AXES, Shapes, Sizes, batch_of, output_shapes, random_inputs
 
 OPSET = 17
 Axes = dict[str, dict[int, str]]

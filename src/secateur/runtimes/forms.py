@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.errors import RuntimeUnfitError, TraceError
+from secateur.errors import RuntimeUnfitError, TraceError, better_sizes
 from secateur.graph.calls import Call, calls_of
 from secateur.graph.staging import modules_of
 from secateur.models.registry import entry_of
@@ -77,8 +77,8 @@ def _returned(model: nn.Module, call: Call) -> Any:
     except Exception as error:
         shown = ", ".join("x".join(map(str, one.shape)) for one in call.tensors())
         raise RuntimeUnfitError(
-            f"{type(model).__name__} does not run on {shown}: {' '.join(str(error).split())[:300]}. Give an "
-            "example that it runs on (--input)."
+            f"{type(model).__name__} does not run on {shown}: {' '.join(str(error).split())[:300].rstrip('. ')}. Give "
+            f"an example that it runs on (--input).{better_sizes(one.shape for one in call.tensors())}"
         ) from error
 
 

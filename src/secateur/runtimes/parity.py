@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from secateur.errors import RuntimeUnfitError, SecateurError
+from secateur.errors import STEP, RuntimeUnfitError, SecateurError
 from secateur.runtimes.forms import InferenceForm, evaluating
 from secateur.runtimes.samples import Samples
 from secateur.runtimes.session import Session
-from secateur.runtimes.shapes import STEP, Shapes, Sizes, batch_of, random_inputs
+from secateur.runtimes.shapes import Shapes, Sizes, batch_of, random_inputs
 
 
 @dataclass(frozen=True)

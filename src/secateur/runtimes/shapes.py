@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.errors import RuntimeUnfitError
+from secateur.errors import RuntimeUnfitError, better_sizes
 from secateur.runtimes.forms import InferenceForm, evaluating
 
 AXES = {0: "batch", 2: "height", 3: "width"}  # of pictures (N, C, H, W); of anything else only the batch
-STEP = 32  # pixels; what nets that halve their pictures five times are sure to take
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -80,6 +79,6 @@ def output_shapes(form: InferenceForm, inputs: Sequence[torch.Tensor]) -> Shapes
     except Exception as error:
         shown = ", ".join("x".join(map(str, one.shape)) for one in inputs)
         raise RuntimeUnfitError(
-            f"{type(form.model).__name__} does not take {shown}: {' '.join(str(error).split())[:300]}. "
-            f"Try sizes that are multiples of {STEP}."
+            f"{type(form.model).__name__} does not take {shown}: {' '.join(str(error).split())[:300]}."
+            + (better_sizes(one.shape for one in inputs) or " Try another size.")
         ) from error
