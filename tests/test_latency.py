@@ -100,6 +100,14 @@ def test_the_search_ends_near_the_target_after_few_measurements(shape, wanted):
     assert len(track.asked) <= latency.MOST
 
 
+def test_a_time_that_no_candidate_comes_near_is_told(caplog):
+    track = Track(lambda macs: macs if macs > 0.7 else 0.2 * macs)
+    found = search(track, track.make, Target.read("0.5x"))
+    assert found.chosen.time == pytest.approx(0.14, abs=0.01)
+    assert len(track.asked) <= latency.MOST
+    assert "where 0.50 would do: from 0.70 on the time falls in one step" in caplog.text
+
+
 def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
     track = Track(SHAPES["with a floor"], smallest=0.1)
     with pytest.raises(

@@ -39,6 +39,12 @@ def test_the_table_has_a_row_for_each_batch_and_says_what_failed(secateur):
     assert "Nothing could be measured" in found.err
 
 
+def test_what_this_machine_has_not_is_passed_over_and_told(secateur, caplog):
+    found = secateur("bench", "lenet", "--batch", "1", "--seconds", "0", "--device", "cpu,tpu")
+    assert found.code == 0
+    assert "Passed over, as this machine has it not: torch fp32 on tpu." in caplog.text
+
+
 def test_a_size_that_a_network_cannot_take_is_answered_with_those_that_it_may(secateur):
     wanted = "Many networks take multiples of 32 alone: try 96x64 or 64x64."
     found = secateur("bench", "modnet", "--size", "72x64", "--seconds", "0")

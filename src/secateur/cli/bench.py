@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.registry import RUNTIMES, presence_of, runtime_of
 from secateur.runtimes.session import Options, Precision
 from secateur.runtimes.shapes import Sizes
+
+_log = logging.getLogger("secateur")
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
@@ -183,9 +186,9 @@ def _profiles(title: str, networks: Sequence[Network], runtime: str, options: Op
 def _setups(
     runtimes: Sequence[str], precisions: Sequence[Precision], devices: Sequence[str], threads: int
 ) -> list[tuple[str, Options]]:
-    """Return what runs on what; of several precisions or devices those that a runtime lacks are passed over."""
+    """Return what runs on what; what of several precisions or devices a runtime lacks is passed over, and told."""
     installed = [name for name in RUNTIMES if not presence_of(name).remedy] if runtimes == ("all",) else list(runtimes)
-    found = []
+    found, passed = [], []
     for name in installed:
         runtime_of(name)
         able = dict(presence_of(name).devices)
@@ -195,9 +198,13 @@ def _setups(
                 options = Options(precision, device, threads)
                 if len(precisions) * len(devices) * len(installed) == 1 or precision in able.get(device, unknown):
                     found.append((name, options))
+                else:
+                    passed.append(f"{name} {precision} on {device}")
     if not found:
         lacking = f"{', '.join(precisions)} on {', '.join(devices)}"
         raise click.UsageError(
             f"None of {', '.join(installed)} computes in {lacking}. List what does: secateur runtimes."
         )
+    if passed:
+        _log.warning("Passed over, as this machine has it not: %s.", "; ".join(passed))
     return found

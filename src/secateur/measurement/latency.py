@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from secateur.runtimes.network import Network
 from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
 
+_log = logging.getLogger("secateur")
 MOST, LONGEST = 20, 300.0  # candidates, seconds after which no further one is begun
 CLOSE = 0.03  # share of the budget; noise may add about as much when the model is measured again
 FAR = 0.05  # share of the budget by which nothing may miss it
@@ -202,6 +204,12 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
             "(min_channels=)."
         )
     best = min(meeting, key=lambda one: abs(one.time / wanted - 1))
+    if best.time < (1 - FAR) * wanted:
+        slower = min((one.time for one in measured if one.time > wanted), default=1.0)
+        _log.warning(
+            "%s takes %.2f of its time, where %.2f would do: from %.2f on the time falls in one step.",
+            *(track.full.name, best.time, wanted, slower),
+        )
     return Found(wanted, best.milliseconds / best.time, best, tuple(measured))
 
 
