@@ -76,11 +76,12 @@ where secateur comes from.
 
 ## What they make of people
 
-![Six people, in their own pictures and before a background](people.png)
+![Six people in their own pictures and before a background, and the mattes of six others](people.png)
 
-Of the 19 who are held out six may be shown (CC0-1.0, github.com/cjdowner/interfaces); `python recipes/pictures.py`
-draws them. Plain outlines are good. Large dark curls are cut into, and hair before something as dark is joined with it;
-flowers, a bird, a wooden screen that touch a person come along; the small network draws hair coarser than it is.
+Twelve of the 19 who are held out. Six may be shown (CC0-1.0, github.com/cjdowner/interfaces), of six others the mattes
+alone; `python recipes/pictures.py` draws them. Plain outlines are good. Large dark curls are cut into, and hair before
+something as dark is joined with it; flowers, a bird, a wooden screen that touch a person come along; the small network
+draws hair coarser than it is, and leaves out what is far from the head, such as the tip of a shoulder.
 """
 
 

@@ -3,7 +3,8 @@
 python recipes/pictures.py [--out build/modnet]
 
 The first is scikit-image's astronaut (NASA, public domain). The second wants the sets to judge on that
-`recipes/modnet.py` left in OUT, and shows those held-out people whose pictures may be published.
+`recipes/modnet.py` left in OUT: those held-out people whose pictures may be published, in their own pictures and
+before a background, and as many others, whose mattes alone are shown.
 """
 
 from __future__ import annotations
@@ -58,21 +59,24 @@ def draw_astronaut(network: Predictor, path: Path) -> None:
 def draw_people(
     portraits: Sequence[Portrait], composites: Sequence[Portrait], opened: dict[str, Predictor], path: Path
 ) -> None:
-    """Draw a portrait, and a composite of the same person, as the networks see them."""
+    """Draw a portrait, and a composite of the same person, as the networks see them; of others the mattes, in pairs."""
+    shown = [one for one in portraits if one.name.startswith(SHOWN)]
+    others = [one for one in portraits if one not in shown][: len(shown)]
     rows = []
-    for one in portraits:
-        if one.name.startswith(SHOWN):
-            other = next(other for other in composites if other.name.endswith(one.name))
-            rows.append([*tiles(one, opened), *tiles(other, opened)])
+    for one in shown:
+        composite = next(other for other in composites if other.name.endswith(one.name))
+        rows.append([*tiles(one, opened), *tiles(composite, opened)])
+    for left, right in zip(others[::2], others[1::2], strict=False):
+        rows.append([*tiles(left, opened, shown=False), *tiles(right, opened, shown=False)])
     draw_sheet(
         rows, "Never trained on; above the mattes: MAD in thousandths; errors: red too much, blue too little", path
     )
 
 
-def tiles(portrait: Portrait, opened: dict[str, Predictor]) -> list[Tile]:
+def tiles(portrait: Portrait, opened: dict[str, Predictor], shown: bool = True) -> list[Tile]:
     picture, truth = read_truth(portrait)
     mattes = {title: network(picture) for title, network in opened.items()}
-    drawn = [Tile(small(picture), portrait.name)]
+    drawn = [Tile(small(picture), portrait.name) if shown else Tile(small(grey(truth)), "true matte")]
     for title, matte in mattes.items():
         drawn.append(Tile(small(grey(matte)), f"{title}: {1e3 * np.abs(matte - truth).mean():.1f}"))
     return [*drawn, Tile(small(difference(mattes["small"], truth)), "small: errors")]
