@@ -81,7 +81,7 @@ where secateur comes from.
 Twelve of the 19 who are held out. Six may be shown (CC0-1.0, github.com/cjdowner/interfaces), of six others the mattes
 alone; `python recipes/pictures.py` draws them. Plain outlines are good. Large dark curls are cut into, and hair before
 something as dark is joined with it; flowers, a bird, a wooden screen that touch a person come along; the small network
-draws hair coarser than it is, and leaves out what is far from the head, such as the tip of a shoulder.
+draws hair coarser than it is; both lose the tip of a shoulder here and there.
 """
 
 
