@@ -75,10 +75,6 @@ def randomized(
             _levelled(full, example, generator)
             return full
         masked = filled(full, kept)
-        for (name, tensor), (_, before) in zip(named_tensors(masked), named_tensors(full), strict=True):
-            if name.endswith(("original1", "weight_v")):  # directions: without length, zeros would have none
-                lost = tensor.flatten(1).norm(dim=1) == 0
-                tensor[lost] = before[lost]
         _levelled(masked, example, generator)
         for (name, tensor), (_, suited) in zip(named_tensors(full), named_tensors(masked), strict=True):
             tensor.copy_(torch.where(kept[name], suited, tensor) if name in kept else suited)
@@ -91,12 +87,18 @@ def silenced(full: nn.Module, plan: Any) -> nn.Module:
 
 
 def filled(full: nn.Module, kept: Mapping[str, torch.Tensor], value: float = 0.0) -> nn.Module:
-    """Return a copy in which everything that is not kept has one value (a running variance, instead of zero: one)."""
+    """Return a copy in which everything that is not kept has one value (a running variance, instead of zero: one).
+
+    Rows of a direction (weight norm) stay as they are instead of zero: their lengths are, and zeros have no direction.
+    """
     masked = copy.deepcopy(full)
     with torch.no_grad():
         for name, tensor in named_tensors(masked):
             if name in kept and tensor.is_floating_point():
-                tensor[~kept[name]] = 1.0 if value == 0 and name.endswith("running_var") else value
+                gone = ~kept[name]
+                if value == 0 and name.endswith(("original1", "weight_v")):
+                    gone &= kept[name].flatten(1).any(dim=1).view(-1, *[1] * (tensor.ndim - 1))
+                tensor[gone] = 1.0 if value == 0 and name.endswith("running_var") else value
     return masked
 
 

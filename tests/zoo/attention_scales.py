@@ -181,7 +181,7 @@ class RelativeSums(Separate):
         return self.joined(scores.softmax(-1) @ v)
 
 
-@specimen(TOKENS, cut=("v",), reference="mask")
+@specimen(TOKENS, cut=("v",))
 class WeightNormedQueries(Separate):
     """Queries and keys from layers under weight norm: their rows are not what is stored."""
 
