@@ -104,6 +104,16 @@ def test_a_saved_file_keeps_what_another_backbone_does_not_bring(data):
     assert not torch.allclose(mine.backbone.model.features[18][0].weight, last)
 
 
+def test_a_folder_that_nobody_named_is_not_written_over(data):
+    line = ["train", "modnet", "--data", "set", *SETTINGS]
+    assert data(*line).code == 0
+    assert (data.folder / "trained" / "model.safetensors").exists()
+    found = data(*line)
+    assert found.code == 2
+    assert "trained is there already" in " ".join(found.err.split())
+    assert data(*line, "--resume").code == 0
+
+
 def test_two_processes_train_as_one_would(data):
     line = [sys.executable, "-m", "secateur.cli", "train", "modnet", "--data", "set", *SETTINGS, "--batch", "4"]
     for processes in ("1", "2"):  # not in this process, whose command line another one would take up

@@ -12,22 +12,19 @@ from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
 from tests.training.toys import Lines, Slope, finish, normed, rows, start
 
-SCRIPT = """
+NORMED = """
 import sys, time
 import torch
 from torch import nn
 from secateur.training.fitting import fit
 from secateur.training.recipe import Recipe
-from tests.training.toys import Lines, Slope, network
+from tests.training.toys import Lines, Slope, normed
 
 folder, processes, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 recipe = Recipe(steps=24, batch=4, save_every=3, validate_every=6, warmup=2, seed=3)
-found = fit(network(), Lines(), Slope(), recipe, folder, True, processes, lambda _: time.sleep(pause))
+found = fit(normed(), Lines(), Slope(), recipe, folder, True, processes, lambda _: time.sleep(pause))
 torch.save(found.state_dict(), f"{folder}/found.pth")
 """
-
-
-NORMED = SCRIPT.replace("network", "normed")
 
 
 BLURRED = """
@@ -73,22 +70,13 @@ def test_killed_training_goes_on_with_the_same_curve_and_weights(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_two_processes_give_the_curve_of_one(tmp_path):
-    (one := tmp_path / "one").mkdir()
-    (two := tmp_path / "two").mkdir()
-    finish(start(SCRIPT, one))
-    finish(start(SCRIPT, two, processes=2))
-    first, second = (torch.tensor([float(row[2]) for row in rows(folder)[1:]]) for folder in (one, two))
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
-
-
 def test_a_batch_without_equal_parts_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="A batch of 5 has no 2 equal parts"):
         fit(normed(), Lines(), Slope(), Recipe(steps=2, batch=5), tmp_path, processes=2)
     assert not any(tmp_path.iterdir())
 
 
-def test_norms_see_the_batch_of_all_processes(tmp_path):
+def test_two_processes_give_the_curve_and_norms_of_one(tmp_path):
     (one := tmp_path / "one").mkdir()
     (two := tmp_path / "two").mkdir()
     finish(start(NORMED, one))

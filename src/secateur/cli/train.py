@@ -53,11 +53,14 @@ PRECISIONS = ("auto", "fp32", "bf16")
 SLOWER = 1 / 3  # of the rate for the backbone, which has seen more than these data
 
 
+OUT = "trained"
+
+
 @click.command("train")
 @click.argument("model", metavar="MODEL")
 @click.option("--data", multiple=True, required=True, metavar="DIR", help="Portraits with mattes; may be repeated.")
 @click.option("--backgrounds", multiple=True, metavar="DIR", help="Pictures without people; may be repeated.")
-@click.option("--out", required=True, metavar="DIR", help="Where the model, checkpoints, tables and mattes go.")
+@click.option("--out", metavar="DIR", help=f"Where the model, checkpoints, tables and mattes go; {OUT} if left out.")
 @click.option("--teacher", metavar="MODEL", help="The unpruned model, to learn from as well.")
 @click.option("--teacher-weights", metavar="FILE", help="The teacher's checkpoint, where it is a built-in name.")
 @click.option("--backbone", metavar="FILE", help="Weights of torchvision's mobilenet_v2 for MODEL's backbone.")
@@ -126,7 +129,7 @@ def command(  # noqa: PLR0913
     model: str,
     data: tuple[str, ...],
     backgrounds: tuple[str, ...],
-    out: str,
+    out: str | None,
     teacher: str | None,
     teacher_weights: str | None,
     backbone: str | None,
@@ -148,7 +151,9 @@ def command(  # noqa: PLR0913
     if teacher_weights is not None and teacher is None:
         raise click.UsageError("--teacher-weights are a teacher's. Name it with --teacher, or leave them out.")
     _check({**options, "teacher": teacher})
-    progress, folder = Progress(quiet or not leads()), Path(out)
+    if out is None and leads() and Path(OUT).exists() and not options["resume"]:
+        raise click.UsageError(f"{OUT} is there already. Go on with --resume, or name another folder with --out.")
+    progress, folder = Progress(quiet or not leads()), Path(out or OUT)
     with progress.step(f"building {model}"):
         untrained = RANDOM if backbone is not None and not is_file(model) else None
         subject = find_subject(model, (), weights or untrained, seed, full)
