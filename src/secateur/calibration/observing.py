@@ -17,7 +17,8 @@ from secateur.graph.calls import Call
 from secateur.graph.groups import Axis
 from secateur.graph.labels import Sheet, along, varying
 from secateur.graph.registry import Rule
-from secateur.graph.rules.contraction import addmm, convolution, linear, matmul, transposed_convolution
+from secateur.graph.rules.contraction import addmm, linear, matmul
+from secateur.graph.rules.convolution import convolution, transposed_convolution
 from secateur.graph.rules.normalization import channel_norm
 from secateur.graph.running import LABELS, WEIGHT, LabelRun, running
 from secateur.graph.staging import staged

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from secateur.graph.groups import Axis
-from secateur.graph.labels import distinct
+from secateur.graph.labels import are_consecutive, consecutive, distinct
 
 Place = tuple[str, Axis]  # an axis of a tensor
 
@@ -23,19 +23,19 @@ class Atoms:
     total: int = 0  # the last number given; 0 means no atom
     _known: dict[Place, int] = field(default_factory=dict)
     _numbers: list[np.ndarray] = field(default_factory=list)  # the atoms of every axis
-    _axis_of: dict[int, int] = field(default_factory=dict)  # by the identity of these
+    _from: dict[int, int] = field(default_factory=dict)  # the axis by its first atom
 
     def of(self, tensor: str, axis: Axis, size: int) -> np.ndarray:
         """Return the atoms of an axis, numbering them at the first call."""
         at = self._known.get((tensor, axis))
         if at is not None:
             return self._numbers[at]
-        numbers = np.arange(self.total + 1, self.total + 1 + size, dtype=np.int64)
-        numbers.flags.writeable = False
-        at = self._known[tensor, axis] = self._axis_of[id(numbers)] = len(self.axes)
+        first = self.total + 1
+        numbers = consecutive(first, size)
+        self._known[tensor, axis] = self._from[first] = len(self.axes)
         self._numbers.append(numbers)
         self.axes.append((tensor, axis))
-        self.starts.append(self.total + 1)
+        self.starts.append(first)
         self.total += size
         return numbers
 
@@ -52,10 +52,10 @@ class Atoms:
 
         A view of an axis' own array is known at once; a copy is not.
         """
-        origin = labels if labels.base is None else labels.base
-        at = self._axis_of.get(id(origin))
-        same = at is not None and self._numbers[at] is origin and labels.size == origin.size
-        return at if same and labels.flags.c_contiguous else None
+        if not labels.size or not are_consecutive(labels):
+            return None
+        at = self._from.get(labels.item(0))
+        return at if at is not None and len(self._numbers[at]) == labels.size else None
 
     def __contains__(self, key: Place) -> bool:
         return key in self._known

@@ -22,7 +22,7 @@ from secateur.graph.groups import Reason
 from secateur.graph.labels import Sheet, along, distinct
 from secateur.graph.provenance import Expression, Extent, Operation
 from secateur.graph.registry import Rule
-from secateur.graph.rules import attention, contraction, indexing, movement, normalization, pointwise
+from secateur.graph.rules import attention, contraction, convolution, indexing, movement, normalization, pointwise
 from secateur.graph.running import LabelRun
 
 FACTOR = "_secateur_factor"  # attribute of a tensor
@@ -268,7 +268,7 @@ def _made(run: LabelRun, found: Rule | None, out: Any, args: Sequence[Any]) -> F
 
 def _weights(found: Rule | None, args: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
     """Return weight, bias, and along which dimension of the result their rows lie."""
-    if found in (contraction.linear, contraction.convolution):
+    if found in (contraction.linear, convolution.convolution):
         bias = args[2] if len(args) > 2 else None
         return args[1], bias, -1 if found is contraction.linear else 1 - args[1].ndim
     if found is normalization.channel_norm and isinstance(args[1], torch.Tensor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -143,13 +143,13 @@ class Graph:
     """
 
     groups: tuple[Group, ...]
-    equalities: Equalities
     protected: tuple[Protected, ...]
-    costs: Costs
     tensors: dict[str, TensorInfo]  # by first name, in state-dict order
     layers: tuple[Layer, ...]  # in the order in which they run, those never run last
     unreached: tuple[str, ...]  # layers that no call ran
     calls: tuple[CallShape, ...]  # shapes and dtypes of the example
+    find_equalities: Callable[[], Equalities] = field(repr=False, compare=False)
+    find_costs: Callable[[], Costs] = field(repr=False, compare=False)
     model: nn.Module | None = field(default=None, repr=False, compare=False)  # whose code is run to settle orders
     coupling: Coupling | None = field(default=None, repr=False, compare=False)
     example: tuple[Call, ...] = field(default=(), repr=False, compare=False)
@@ -158,6 +158,16 @@ class Graph:
     attention: Attention = "auto"  # as it was asked for
     heads: frozenset[tuple[str, Axis]] = frozenset()  # where whole heads are cut
     training_batch: int = 0  # the example's batch times this was traced in training, too; 0: training is not checked
+
+    @cached_property
+    def equalities(self) -> Equalities:
+        """The conditions on how many units of each group are kept."""
+        return self.find_equalities()
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Parameters and MACs for any numbers of kept units."""
+        return self.find_costs()
 
     def __repr__(self) -> str:
         params, macs = self.costs.params() / 1e6, self.costs.macs() / 1e9

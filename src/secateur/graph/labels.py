@@ -15,6 +15,23 @@ import numpy as np
 Sheet = np.ndarray
 Shape = Sequence[int]
 
+_COUNTS: dict[int, np.ndarray] = {}  # 1, 2, 3, ... by the identity of the array, longer and longer ones
+
+
+def consecutive(first: int, size: int) -> np.ndarray:
+    """Return `size` numbers from `first` (1 or more) on: a view of an array that all share, not to be written to."""
+    longest = next(reversed(_COUNTS.values()), None)
+    if longest is None or len(longest) < first + size - 1:
+        longest = np.arange(1, max(2**16, 2 * (first + size)), dtype=np.int64)
+        longest.flags.writeable = False
+        _COUNTS[id(longest)] = longest
+    return longest[first - 1 : first - 1 + size]
+
+
+def are_consecutive(labels: np.ndarray) -> bool:
+    """Tell whether labels are a view of `consecutive` numbers, in their order; a copy is not seen to be one."""
+    return id(labels.base) in _COUNTS and labels.flags.c_contiguous
+
 
 def along(atoms: np.ndarray, ndim: int, dim: int) -> Sheet:
     """Lay a vector of atoms along one dimension of a tensor."""
@@ -47,7 +64,7 @@ def distinct(labels: np.ndarray) -> np.ndarray:
 
 def complete(sheet: Sheet) -> bool:
     """Tell whether every element belongs to an atom."""
-    return bool(np.count_nonzero(sheet) == sheet.size)
+    return id(sheet.base) in _COUNTS or bool(np.count_nonzero(sheet) == sheet.size)
 
 
 def rows_along(sheet: Sheet, dims: Sequence[int]) -> np.ndarray:

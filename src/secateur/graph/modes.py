@@ -23,7 +23,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
 from secateur.graph.labels import Sheet
 from secateur.graph.recording import Recorder
 from secateur.graph.running import frame_of_user
-from secateur.graph.staging import LEFT, modules_of
+from secateur.graph.staging import LEFT
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Open:
 
     def holds(self, module: nn.Module) -> bool:
         """Tell whether a module is the one that is called, or in it."""
-        return module is self.module or any(module is one for _, one in modules_of(self.module))
+        return module is self.module or any(module is one for one in _within(self.module))
 
 
 class Seen(NamedTuple):
@@ -150,7 +150,7 @@ class Watch:
 
         The proof of structure runs the whole model in training, too, where it has structure to check.
         """
-        modules = [module for _, module in modules_of(visit.module)]
+        modules = list(_within(visit.module))
         like = _like(modules), len(visit.args), tuple(visit.kwargs), len(visit.left.leaves)
         if like in self._the_same:
             return True
@@ -195,6 +195,14 @@ def _described(leaf: Any, sheets: list[Sheet]) -> Any:
         return int(leaf) if isinstance(leaf, int) else leaf  # traced integers would be told of the comparison
     shape = tuple(int(size) for size in leaf.shape)
     return shape, leaf.dtype, [(sheet.shape, sheet.tobytes()) for sheet in sheets]
+
+
+def _within(module: nn.Module) -> Iterator[nn.Module]:
+    """Walk a module and all in it."""
+    yield module
+    for child in module._modules.values():
+        if child is not None:
+            yield from _within(child)
 
 
 def _like(modules: Sequence[nn.Module]) -> tuple[Any, ...]:

@@ -119,12 +119,13 @@ def staged(
     """
     modules = modules_of(model)
     saved = [
-        (module, module.__dict__.copy(), {key: copy.copy(table) for key, table in _filled(module.__dict__)})
+        (module, module.__dict__, {key: copy.copy(table) for key, table in _filled(module.__dict__)})
         for _, module in modules
     ]
     made: dict[int, Any] = {}
     try:
         for path, module in modules:
+            object.__setattr__(module, "__dict__", module.__dict__.copy())
             _stage(module, path, stand_in, made, listener, integers or {})
             if training is not None:
                 module.__dict__["training"] = training
@@ -132,8 +133,7 @@ def staged(
             yield
     finally:
         for module, dictionary, tables in saved:
-            module.__dict__.clear()
-            module.__dict__.update(dictionary)
+            object.__setattr__(module, "__dict__", dictionary)
             for key, table in _filled(dictionary):  # the code may have put hooks or modules into them
                 table.clear()
                 table.update(tables.get(key, ()))

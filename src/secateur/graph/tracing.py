@@ -96,13 +96,13 @@ def _graph(model: nn.Module, calls: tuple[Call, ...], free_outputs: bool, attent
     layers, idle = building.layers_of(modules, tensors, coupling)
     return Graph(
         groups=building.groups_of(coupling),
-        equalities=equalities_of(forms),
         protected=building.protected_of(coupling),
-        costs=building.costs_of(modules, tensors, forms, recorder.counts),
         tensors=tensors,
         layers=layers,
         unreached=idle,
         calls=tuple(shape_of(call) for call in calls),
+        find_equalities=partial(equalities_of, forms),
+        find_costs=partial(building.costs_of, modules, tensors, forms, recorder.counts),
         model=model,
         coupling=coupling,
         example=calls,

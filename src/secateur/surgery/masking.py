@@ -21,16 +21,8 @@ from secateur.errors import CutError
 from secateur.graph.labels import Sheet, along
 from secateur.graph.registry import Rule, rule_for
 from secateur.graph.rules.attention import attention
-from secateur.graph.rules.contraction import (
-    addmm,
-    bilinear,
-    convolution,
-    distances,
-    einsum,
-    linear,
-    matmul,
-    transposed_convolution,
-)
+from secateur.graph.rules.contraction import addmm, bilinear, distances, einsum, linear, matmul
+from secateur.graph.rules.convolution import convolution, transposed_convolution
 from secateur.graph.rules.normalization import channel_norm, group_norm, layer_norm
 from secateur.graph.rules.reduction import dim_argument, dims_of, reduce, softmax
 from secateur.graph.running import LABELS, LabelRun, running

@@ -3,6 +3,7 @@
 from secateur.graph.rules import (
     attention,
     contraction,
+    convolution,
     indexing,
     movement,
     multihead,
@@ -16,6 +17,7 @@ from secateur.graph.rules import (
 __all__ = [
     "attention",
     "contraction",
+    "convolution",
     "indexing",
     "movement",
     "multihead",

@@ -297,7 +297,7 @@ def pad(run: LabelRun, out: torch.Tensor, x: torch.Tensor, widths: Sequence[int]
         if live or min(min(pair) for pair in padded) < 0 or (mode != "constant" and any(map(any, padded))):
             run.fix(sheet, "these channels are cropped, mirrored or filled up by padding")
         else:
-            result.append(np.pad(sheet, padded))
+            result.append(np.pad(sheet, padded) if any(map(any, padded)) else sheet)
     run.give(out, result)
 
 
