@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import resource
 import sys
 import time
 import warnings
@@ -83,6 +84,7 @@ def _secateur(subject: Subject, ratio: float) -> Steps:
     yield {
         "step": "pruned",
         "total_s": time.process_time() - start,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,  # the process' most, torch and all
         "left": count_parameters(small) / subject.parameters,
         "statistics": len(plan.statistics),
         "proof": plan.proof.mask_error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -14,6 +15,7 @@ from benchmarks.records import Record, Records, digest
 
 TITLES = {"torchvision": "torchvision, classification", "segmentation": "torchvision, segmentation", "timm": "timm"}
 OUT_OF_SCOPE = ("too large", "not built")
+FAULTS = ("wrong", "crashed")
 WELL_CUT = 0.45  # of the parameters left
 SHOWN = 10
 MAIN = 3  # reasons for what is left
@@ -50,7 +52,7 @@ def write_table(records: Records, file: Path) -> None:
     theirs = {record["model"]: record for record in records.of("torch_pruning")}
     tried = [record for record in ours if record["verdict"] not in OUT_OF_SCOPE]
     parts = [PREFACE + PEER if theirs else PREFACE, _versions(ours), "## Summary\n", *_summary(tried, theirs, ours)]
-    parts += [_not_right(tried), _much_left(tried)]
+    parts += [_not_right(tried), _much_left(tried), *_further(records.file.parent)]
     parts += [_section(which, tried, theirs) for which in TITLES]
     parts += [_kirigami(records.of("kirigami"))]
     file.write_text("\n".join(part for part in parts if part).rstrip() + "\n")
@@ -106,6 +108,13 @@ def _counts(title: str, records: list[Record]) -> str:
     return f"| {title} | {' | '.join(map(str, cells))} | {_percent(cut / len(records)) if records else '-'} |"
 
 
+_MOST = {
+    "trace_s": "Slowest, trace and groups, CPU s",
+    "total_s": "Slowest, all of `prune`, CPU s",
+    "gigabytes": "Most memory of the process by the end of `prune`, GiB",
+}
+
+
 def _speed(tried: list[Record], theirs: dict[str, Record]) -> Iterable[str]:
     ratios = {
         record["model"]: record["trace_s"] / theirs[record["model"]]["trace_s"]
@@ -119,10 +128,10 @@ def _speed(tried: list[Record], theirs: dict[str, Record]) -> Iterable[str]:
             f"{statistics.median(ratios.values()):.2f} over the {len(ratios)} models that both trace; "
             f"slower on {len(slower)}: {_listed([f'{name} {ratios[name]:.2f}x' for name in slower])}."
         )
-    for key, what in (("trace_s", "trace and groups"), ("total_s", "all of `prune`")):
-        timed = sorted((record for record in tried if key in record), key=lambda record: -record[key])
-        slowest = [f"{record['model']} {record[key]:.1f}" for record in timed[:SHOWN]]
-        yield f"- Slowest, {what}, CPU s: {_listed(slowest)}."
+    for key, what in _MOST.items():
+        found = sorted((record for record in tried if key in record), key=lambda record: -record[key])
+        most = [f"{record['model']} {record[key]:.1f}" for record in found[:SHOWN]]
+        yield f"- {what}: {_listed(most)}."
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
@@ -193,6 +202,36 @@ def _much_left(tried: list[Record]) -> str:
         if record["verdict"] == "right" and record["left"] > WELL_CUT
     ]
     return "\n".join(["\n## What keeps more than 45 % of its parameters, and why\n", *rows]) if rows else ""
+
+
+def _further(results: Path) -> Iterable[str]:
+    """Tell of the networks of other benchmarks, if their results lie there."""
+    if (drawn := results / "unseen.jsonl").exists():
+        unseen = list(Records(drawn).by_job.values())
+        verdicts = Counter(record["verdict"] for record in unseen)
+        yield "\n## Networks that nobody looked at before\n"
+        yield (
+            f"By `python benchmarks/unseen.py`: {len(unseen)} networks of timm drawn at random: "
+            f"{', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())}; the last "
+            f"{streak(unseen)} that could be built and were not too large right in a row."
+        )
+    if (made := results / "random_networks.json").exists():
+        told = json.loads(made.read_text())
+        yield "\n## Random networks\n"
+        yield (
+            f"By `python benchmarks/random_networks.py`, the seeds {told['first']} to {told['last']}: "
+            f"{', '.join(f'{count} {outcome}' for outcome, count in told['outcomes'].items())}; "
+            f"{_percent(told['cut'])} of the parameters cut on average, nothing of {told['uncut']} networks. "
+            "*mute*: the outputs do not depend on the inputs, so that nothing can be compared."
+        )
+
+
+def streak(records: list[Record]) -> int:
+    """Count the models that were right since the last that was wrong or crashed; others neither count nor end it."""
+    length = 0
+    for record in records:
+        length = 0 if record["verdict"] in FAULTS else length + (record["verdict"] == "right")
+    return length
 
 
 def _kirigami(records: list[Record]) -> str:

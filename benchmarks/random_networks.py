@@ -77,6 +77,7 @@ def main() -> None:
         results.append(result)
         _report_progress(results, options.count, time.perf_counter() - start)
     print(json.dumps([asdict(result) for result in results]) if options.json else summary(results))
+    keep(results, options.out)
     sys.exit(any(result.outcome in ("wrong", "refused", "failed") for result in results))
 
 
@@ -156,6 +157,20 @@ def summary(results: list[Result]) -> str:
     return "\n".join([*lines, *(f"seed {result.seed}: {result.outcome}. {result.reason}" for result in bad)])
 
 
+def keep(results: list[Result], file: Path) -> None:
+    """Write what docs/coverage.md tells of the networks."""
+    seeds, shares = [result.seed for result in results], [one.share for one in results if one.outcome == "right"]
+    told = {
+        "first": min(seeds),
+        "last": max(seeds),
+        "outcomes": dict(Counter(result.outcome for result in results).most_common()),
+        "cut": statistics.mean(shares) if shares else 0.0,
+        "uncut": sum(share == 0 for share in shares),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told) + "\n")
+
+
 def _report_progress(results: list[Result], count: int, seconds: float) -> None:
     if len(results) % 20 == 0 or len(results) == count:
         counts = Counter(result.outcome for result in results)
@@ -178,6 +193,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", type=int, metavar="SEED", help="print one network and what became of it")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "random_networks.json")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one entry a network")
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ from benchmarks.isolation import Ending, Limits, run_within
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 CHILD = Path(__file__).with_name("contenders.py")
+PRUNING = ("graph", "planning", "surgery")  # the folders whose code runs where a network is pruned and proved
 
 Record = dict[str, Any]
 Job = tuple[str, str]  # contender, model
@@ -94,11 +95,11 @@ def _unfinished(reached: str, ending: Ending) -> Record:
 
 
 def digest(contender: str) -> str:
-    """Return a short name of our code as it is now; of a peer, nothing: its version is fixed."""
+    """Return a short name of our code as it is now, as far as it prunes; of a peer, nothing: its version is fixed."""
     if contender != "secateur":
         return ""
-    code = hashlib.sha256()
-    for file in sorted((ROOT / "src").rglob("*.py")):
+    code, source = hashlib.sha256(), ROOT / "src" / "secateur"
+    for file in sorted([*source.glob("*.py"), *(file for part in PRUNING for file in (source / part).rglob("*.py"))]):
         code.update(file.read_bytes())
     return code.hexdigest()[:8]
 

@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = str(Path(__file__).resolve().parent)  # has a `coverage` that is not the package of that name
 sys.path[:] = [str(ROOT), str(ROOT / "src"), *(path for path in sys.path if path != HERE)]
 
+from benchmarks.coverage_table import FAULTS, streak  # noqa: E402
 from benchmarks.isolation import Limits  # noqa: E402
 from benchmarks.models import EVERY, all_of_timm  # noqa: E402
 from benchmarks.records import RESULTS, Record, Records, run_all, summary  # noqa: E402
 
 IN_ORDER = ("right", "left whole")
 SKIPPED = ("too large", "not built")
-FAULTS = ("wrong", "crashed")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,14 +58,6 @@ def report(found: list[Record], records: Records) -> str:
     right = sum(record["verdict"] == "right" for record in tried)
     lines.append(f"{right} of {len(tried)} right; {streak(list(records.by_job.values()))} in a row without a fault")
     return "\n".join(lines)
-
-
-def streak(records: list[Record]) -> int:
-    """Count the models that were right since the last that was wrong or crashed; others neither count nor end it."""
-    length = 0
-    for record in records:
-        length = 0 if record["verdict"] in FAULTS else length + (record["verdict"] == "right")
-    return length
 
 
 def _models(records: Records) -> list[str]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import secateur
-from benchmarks import coverage, unseen
-from benchmarks.coverage_table import write_table
+from benchmarks import coverage, random_networks, unseen
+from benchmarks.coverage_table import streak, write_table
 from benchmarks.isolation import Limits
 from benchmarks.judging import judge_plan, judge_pruner
 from benchmarks.records import Records, pending, run_one
@@ -134,8 +134,15 @@ def test_the_table_counts_and_compares(tmp_path):
     records.add({"contender": "secateur", "model": "timm/b", "verdict": "wrong", "error": 0.5, **common})
     records.add({"contender": "secateur", "model": "timm/c", "verdict": "too large", "code": ""})
     records.add({"contender": "torch_pruning", "model": "timm/a", "verdict": "crashed", "note": "why", "trace_s": 0.1})
+    drawn = Records(tmp_path / "unseen.jsonl")
+    for model, verdict in (("timm/d", "wrong"), ("timm/e", "right"), ("timm/f", "too large")):
+        drawn.add({"contender": "secateur", "model": model, "verdict": verdict, "code": ""})
+    results = [random_networks.Result(7, "right", 0.5), random_networks.Result(8, "mute")]
+    random_networks.keep(results, tmp_path / "random_networks.json")
     write_table(records, tmp_path / "coverage.md")
     text = (tmp_path / "coverage.md").read_text()
+    assert "3 networks of timm drawn at random: 1 wrong, 1 right, 1 too large; the last 1 that could be" in text
+    assert "the seeds 7 to 8: 1 right, 1 mute; 50 % of the parameters cut on average, nothing of 0 networks" in text
     assert "| **secateur, all** | 2 | 1 | 1 | 0 | 0 | 0 | 50 % |" in text
     assert "median ratio 2.00 over the 1 models that both trace; slower on 1: timm/a 2.00x" in text
     assert "| a | right |  | 1e-14 | 30 % | 0.20 / 2.00 | 20 %: conv2d: why (net.py:7) | fails: why |" in text
@@ -148,4 +155,4 @@ def test_the_adversary_draws_nothing_twice_and_counts_what_is_right_in_a_row(mon
     assert first == unseen.drawn(seed=1, count=5, seen=set())
     assert not set(first) & set(unseen.drawn(seed=1, count=40, seen=set(first)))
     verdicts = ["right", "wrong", "right", "refused", "left whole", "right"]
-    assert unseen.streak([{"verdict": verdict} for verdict in verdicts]) == 2
+    assert streak([{"verdict": verdict} for verdict in verdicts]) == 2

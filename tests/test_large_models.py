@@ -35,3 +35,12 @@ def test_a_large_model_is_cut_on_tensors_without_data(name, criterion):
     assert peak < 2**30
     proof = secateur.verify(model, small, secateur.plan(graph, model, ratio=0.5, criterion=criterion), picture, graph)
     assert proof.structure
+
+
+@pytest.mark.parametrize("criterion", ["random", "uniform"])
+def test_a_model_is_pruned_where_everything_is_made_without_data(criterion):
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+        small, _ = secateur.prune(model, torch.zeros(1, 3, 9, 9), ratio=0.5, criterion=criterion, min_channels=1)
+    assert small[0].weight.is_meta
+    assert small[0].weight.shape == (4, 3, 3, 3)

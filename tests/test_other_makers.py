@@ -65,6 +65,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "scripted": (lambda: scripted(Plain().eval()), "Pass the module that it was made from"),
     "traced": (_traced_by_jit, "Pass the module that it was made from"),
     "exported": (lambda: torch.export.export(Plain().eval(), (PICTURE,)), "Pass the module that it was exported from"),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(8, 3)), "Run the model once on the example"),
     "class": (lambda: Plain, r"Pass a module made of it: Plain\(\)"),
     "method": (lambda: Plain().forward, "Pass the module itself"),
 }

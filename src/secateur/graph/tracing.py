@@ -139,6 +139,11 @@ def _check_model(model: Any) -> None:
                 f"{path} in the model is compiled (torch.compile), and compiled code cannot be cut. Put "
                 f"`{path}._orig_mod` in its place; compile the pruned model afterwards."
             )
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise TraceError(
+                f"{path or type(module).__name__} is lazy: the shapes of its parameters come when it first runs. "
+                "Run the model once on the example, then pass it."
+            )
 
 
 def shape_of(call: Call) -> CallShape:

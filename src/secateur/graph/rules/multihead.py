@@ -47,23 +47,18 @@ def multi_head_attention(
     batched = query.ndim == 3
     if not batched:
         query, key, value = (tensor.unsqueeze(1) for tensor in (query, key, value))
-    embedding = query.shape[-1]
-    if embedding != width or width // heads * heads != width:
-        raise ValueError(f"the embedding has {int(embedding)} channels instead of {int(width)}")
-    given = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-    weights: Any = given or in_weight.chunk(3)  # type: ignore[union-attr]
+    if query.shape[-1] != width or width // heads * heads != width:
+        raise ValueError(f"the embedding has {int(query.shape[-1])} channels instead of {int(width)}")
+    weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_weight.chunk(3)  # type: ignore[union-attr]
     biases: Any = (None,) * 3 if in_bias is None else in_bias.chunk(3)
-    inputs = (query, key, value)
-    q, k, v = (F.linear(x, weight, bias) for x, weight, bias in zip(inputs, weights, biases, strict=True))
+    q, k, v = map(F.linear, (query, key, value), weights, biases)
     k, v = _lengthened(k, bias_k, add_zero_attn), _lengthened(v, bias_v, add_zero_attn)
-    shape = (query.shape[1], heads, width // heads)
-    q, k, v = (x.reshape(x.shape[0], *shape).permute(1, 2, 0, 3) for x in (q, k, v))
+    q, k, v = (x.reshape(x.shape[0], x.shape[1], heads, width // heads).permute(1, 2, 0, 3) for x in (q, k, v))
     scores = (q * (width // heads) ** -0.5) @ k.transpose(-2, -1)
     scores = _masked(scores, attn_mask, key_padding_mask, add_zero_attn + (bias_k is not None))
     shares = F.dropout(scores.softmax(-1), dropout_p, training)
     mixed = (shares @ v).permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], width)
-    out = F.linear(mixed, out_weight, out_bias)
-    shares = shares.mean(1) if average_attn_weights else shares
+    out, shares = F.linear(mixed, out_weight, out_bias), shares.mean(1) if average_attn_weights else shares
     if not batched:
         out, shares = out.squeeze(1), shares.squeeze(0)
     return out, shares if need_weights else None

@@ -122,7 +122,8 @@ def _measured(function: Criterion, evidence: Evidence, name: str) -> np.ndarray:
         )
     given = function(evidence)
     try:
-        importance = torch.as_tensor(given).detach().cpu().to(torch.float64).numpy()
+        found = given if isinstance(given, torch.Tensor) else torch.as_tensor(given, device="cpu")
+        importance = found.detach().cpu().to(torch.float64).numpy()
     except (TypeError, ValueError, RuntimeError):
         raise PlanError(
             f"The criterion {name} gives {given!r} for {evidence.group.name}. Return one number a unit, "

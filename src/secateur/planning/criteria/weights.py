@@ -47,7 +47,7 @@ def random(evidence: Evidence) -> torch.Tensor:
 @criterion("uniform")
 def uniform(evidence: Evidence) -> torch.Tensor:
     """Return the same for every unit: to try out widths, where it does not matter which channels go."""
-    return torch.ones(evidence.group.size, dtype=torch.float64)
+    return torch.ones(evidence.group.size, dtype=torch.float64, device="cpu")
 
 
 @criterion("fpgm")
