@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from secateur.errors import TraceError, better_sizes
 from secateur.graph import building
@@ -22,7 +23,7 @@ from secateur.graph.groups import Attention, CallShape, Graph, TensorInfo
 from secateur.graph.modes import Watch
 from secateur.graph.recording import Recorder
 from secateur.graph.running import LabelRun, running
-from secateur.graph.staging import modules_of, same_dice, staged, tensors_of, uncollected
+from secateur.graph.staging import Modules, modules_of, same_dice, staged, tensors_of, uncollected
 
 StandIn = Callable[[str, torch.Tensor], torch.Tensor]
 
@@ -133,17 +134,25 @@ def _check_model(model: Any) -> None:
         )
     if not isinstance(model, nn.Module):
         raise TraceError(f"The model is a {type(model).__name__}, not a torch.nn.Module. Pass the module itself.")
-    for path, module in modules_of(model):
+    for path, module in _first_of_each_kind(model):
         if type(module).__name__ == "OptimizedModule":
             raise TraceError(
                 f"{path} in the model is compiled (torch.compile), and compiled code cannot be cut. Put "
                 f"`{path}._orig_mod` in its place; compile the pruned model afterwards."
             )
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        if UninitializedParameter in map(type, module._parameters.values()):
             raise TraceError(
                 f"{path or type(module).__name__} is lazy: the shapes of its parameters come when it first runs. "
                 "Run the model once on the example, then pass it."
             )
+
+
+def _first_of_each_kind(model: nn.Module) -> Modules:
+    """List a module of each class: a lazy one leaves its class when it first runs, so one tells of all."""
+    found: dict[type, tuple[str, nn.Module]] = {}
+    for path, module in modules_of(model):
+        found.setdefault(type(module), (path, module))
+    return list(found.values())
 
 
 def shape_of(call: Call) -> CallShape:
