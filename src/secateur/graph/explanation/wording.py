@@ -87,7 +87,7 @@ def _title(side: Side) -> str:
 
 
 def _row_lines(side: Side) -> Iterator[str]:
-    """Write a line for each way that channels take, without the details."""
+    """Write a line for each way that channels take, without the details, and what would free those that stay."""
     rows: dict[str, list[int]] = {}
     for part in side.parts:
         rows.setdefault(_way(part, "written" in side.roles), []).extend(part.channels.tolist())
@@ -95,6 +95,7 @@ def _row_lines(side: Side) -> Iterator[str]:
         yield from paragraph(f"{_range(sorted(channels))}: {way}", "  ", "      ")
     if len(rows) > NAMES:
         yield f"  and {len(rows) - NAMES} more"
+    yield from _remedy_lines([obstacle for part in side.parts for obstacle in part.obstacles[:1]], "  ")
 
 
 def _fate(part: Part) -> str:
@@ -109,8 +110,11 @@ def _fate(part: Part) -> str:
 def _way(part: Part, writes: bool) -> str:
     """Say in one line where channels come from or go to, or why they stay."""
     if not part.group:
-        why = f": {part.obstacles[0].reason.text}" if part.obstacles else ""
-        return f"stay{why}"
+        if not part.obstacles:
+            return "stay"
+        reason = part.obstacles[0].reason
+        where = ", ".join(word for word in (reason.op.strip("_"), place(reason.source)) if word)
+        return f"stay: {reason.text}{f' ({where})' if where else ''}"
     ends = [partner for partner in part.partners if partner.role == ("read" if writes else "written")]
     sets = f"in sets of {len(part.channels) // part.units}, " if len(part.channels) > part.units else ""
     if not ends:
@@ -166,6 +170,10 @@ def _obstacle_lines(obstacles: Sequence[Obstacle], indent: str) -> Iterator[str]
             yield from paragraph(f"Way: {' → '.join(_step(step) for step in obstacle.chain)}", indent)
     if len(obstacles) > NAMES:
         yield f"{indent}and {len(obstacles) - NAMES} more reasons"
+    yield from _remedy_lines(obstacles, indent)
+
+
+def _remedy_lines(obstacles: Sequence[Obstacle], indent: str) -> Iterator[str]:
     remedies = list(dict.fromkeys(obstacle.remedy for obstacle in obstacles))
     hopeless = [remedy for remedy in remedies if remedy.startswith("Nothing")]  # no other helps then
     for remedy in hopeless[:1] or remedies[:NAMES]:
