@@ -46,6 +46,17 @@ def test_a_model_is_pruned_to_half_of_its_time(kept):
     assert secateur.Plan.from_json(plan.to_json()).recipe == plan.recipe
 
 
+def test_a_model_is_pruned_to_a_time_in_int8(kept):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model, example = Wide().eval(), torch.zeros(1, 3, 96, 96)
+    small, plan = secateur.prune(model, example, latency="0.6x", on="openvino", precision="int8", threads=1, round_to=8)
+    found = plan.recipe["latency"]
+    assert (found["on"], found["precision"]) == ("openvino", "int8")
+    assert found["chosen"]["time"] <= 1.05 * found["target"] == pytest.approx(0.63)
+    assert sum(one.numel() for one in small.parameters()) < sum(one.numel() for one in model.parameters())
+
+
 def test_a_runtime_without_a_time_only_rounds_to_its_step(kept, monkeypatch):
     monkeypatch.setattr("secateur.measurement.place.probe", lambda *given: pytest.fail("round_to is given"))
     small, _ = secateur.prune(Wide().eval(), torch.zeros(1, 3, 32, 32), macs="0.5x", on="torch", round_to=32)
@@ -57,9 +68,9 @@ class Track:
 
     runtime = "formula"
 
-    def __init__(self, time, smallest=0.0):
+    def __init__(self, time, smallest=0.0, clock=None):
         self.full, self.time, self.smallest, self.asked = self, time, smallest, []
-        self.name = "net"
+        self.name, self.clock = "net", clock or latency.Clock()
 
     def make(self, share):
         if share < self.smallest:
@@ -71,6 +82,7 @@ class Track:
 
     def against(self, small, plan, macs, wanted):
         self.asked.append(macs)
+        self.clock.measured += 1
         time = self.time(macs)
         return Candidate(macs, macs, time, time, time, 100 * time)
 
@@ -116,6 +128,26 @@ def test_a_time_that_cannot_be_met_is_refused_with_the_least_that_can():
         search(track, track.make, Target.read("0.2x"))
     assert min(track.asked) < 0.2
     assert len(track.asked) <= latency.MOST
+
+
+def test_several_searches_share_what_they_may_take(caplog):
+    clock = latency.Clock(candidates=2)
+    first = Track(SHAPES["bent"], clock=clock)
+    with pytest.raises(PlanError, match=r"0\.30 is wanted: 2 candidates were measured, .* The same command goes on"):
+        search(first, first.make, Target.read("0.3x"))
+    assert len(first.asked) == 2
+    second = Track(lambda macs: 0.5 * macs, clock=clock)
+    assert search(second, second.make, Target.read("0.3x")).chosen.time < 0.3
+    assert len(second.asked) == 1  # one of each, however late it is
+    assert "where 0.30 would do: 3 candidates were measured" in caplog.text
+
+
+def test_a_search_ends_when_its_time_is_over():
+    clock = latency.Clock(seconds=0.0)
+    track = Track(SHAPES["bent"], clock=clock)
+    with pytest.raises(PlanError, match="searching ends after 20, or 0 s"):
+        search(track, track.make, Target.read("0.3x"))
+    assert len(track.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
@@ -22,7 +22,7 @@ from secateur.runtimes.session import Options
 from secateur.runtimes.shapes import Sizes
 
 _log = logging.getLogger("secateur")
-MOST, LONGEST = 20, 300.0  # candidates, seconds after which no further one is begun
+MOST, LONGEST = 20, 300.0  # candidates, and seconds
 CLOSE = 0.03  # share of the budget; noise may add about as much when the model is measured again
 FAR = 0.05  # share of the budget by which nothing may miss it
 KNOWN = 0.02  # share of a time by which it may be uncertain
@@ -89,6 +89,25 @@ class Found:
         return asdict(self)
 
 
+@dataclass
+class Clock:
+    """What a search may take, with those for coarser steps of width that came before it."""
+
+    candidates: int = MOST
+    seconds: float = LONGEST
+    measured: int = 0
+    begun: float | None = None
+
+    def start(self) -> None:
+        """Begin to count, unless it has begun."""
+        self.begun = time.monotonic() if self.begun is None else self.begun
+
+    def is_over(self) -> bool:
+        """Tell whether no further candidate is to be measured."""
+        is_late = self.begun is not None and time.monotonic() - self.begun > self.seconds
+        return is_late or self.measured >= self.candidates
+
+
 @dataclass(frozen=True)
 class Track:
     """Where candidates run against the unpruned model.
@@ -98,6 +117,7 @@ class Track:
         example: how it is called.
         runtime: the runtime's name.
         options: precision, device and threads.
+        clock: what all may take.
         seconds: of measurement for each candidate.
     """
 
@@ -105,6 +125,7 @@ class Track:
     example: Any
     runtime: str
     options: Options
+    clock: Clock = field(default_factory=Clock)
     seconds: float = 3.0
 
     def alone(self) -> Cell:
@@ -118,7 +139,8 @@ class Track:
     def against(self, small: nn.Module, plan: Plan, macs: float, wanted: float) -> Candidate:
         """Time a candidate, which keeps this share of the MACs, and the unpruned model in turns.
 
-        They are opened again until the ratio is known well, or is known to be far from the one that is wanted.
+        They are opened again until the ratio is known well, or is known to be far from the one that is wanted, or the
+        time is over.
 
         What was measured on this day is not measured again: a search that was interrupted goes on where it was.
 
@@ -130,12 +152,13 @@ class Track:
         details = [self.full.identity, widths, self.seconds, round(wanted, 3)]
 
         def measure() -> list[float]:
-            full, pruned = self._run([self.full, other], lambda ratio: _is_known(ratio, wanted))
+            full, pruned = self._run([self.full, other], lambda ratio: self.clock.is_over() or _is_known(ratio, wanted))
             ratio = full.times_as_fast_as(pruned)
             assert ratio is not None
             return [ratio.value, ratio.low, ratio.high, pruned.spread.median]
 
         times = remembered("candidate", self.runtime, self.options, details, measure, DAY)
+        self.clock.measured += 1
         return Candidate(macs, plan.recipe["importance"], *times)
 
     def floor(self, small: nn.Module) -> str:
@@ -171,15 +194,15 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
         PlanError: the model meets it as it is.
         MeasurementError: the runtime does not run the model.
     """
+    track.clock.start()
     full = track.alone()
     _check_needed(target, full, track)
     measured: list[Candidate] = []
     smallest: nn.Module | None = None
     wanted, floor = target.share(full), SMALLEST
     share: float | None = max(0.9 * wanted, 2 * SMALLEST)
-    begun = time.monotonic()
     for _ in range(3 * MOST):
-        if share is None or len(measured) == MOST or (measured and time.monotonic() - begun > LONGEST):
+        if share is None or (measured and track.clock.is_over()):
             break
         try:
             small, plan = make(share)
@@ -190,27 +213,38 @@ def search(track: Track, make: Make, target: Target, tell: Callable[[str], objec
         measured.append(candidate)
         tell(f"with {share:.0%} of the MACs {candidate.time:.2f} of the time; {wanted:.2f} is wanted")
         smallest = small if candidate.time == min(one.time for one in measured) else smallest
-        if abs(candidate.time / wanted - 1) <= CLOSE:
-            break
-        share = _next(measured, wanted, floor)
+        share = None if abs(candidate.time / wanted - 1) <= CLOSE else _next(measured, wanted, floor)
     if smallest is None:
         raise BudgetError(f"Of {track.full.name} too little may be cut for any time below its own.")
-    meeting = [one for one in measured if one.time <= (1 + FAR) * wanted]
-    if not meeting:
-        least = min(one.time for one in measured)
-        raise BudgetError(
-            f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is "
-            f"wanted: the rest is no matter of channels.{track.floor(smallest)} Allow more, or keep fewer channels "
-            "(min_channels=)."
-        )
-    best = min(meeting, key=lambda one: abs(one.time / wanted - 1))
+    best = min(measured, key=lambda one: (one.time > (1 + FAR) * wanted, abs(one.time / wanted - 1)))
+    cut_short = share is not None and track.clock.is_over()
+    if best.time > (1 + FAR) * wanted:
+        raise BudgetError(_unmet(track, smallest, measured, wanted, cut_short))
     if best.time < (1 - FAR) * wanted:
         slower = min((one.time for one in measured if one.time > wanted), default=1.0)
-        _log.warning(
-            "%s takes %.2f of its time, where %.2f would do: from %.2f on the time falls in one step.",
-            *(track.full.name, best.time, wanted, slower),
-        )
+        why = _over(track.clock) if cut_short else f"from {slower:.2f} on the time falls in one step."
+        _log.warning("%s takes %.2f of its time, where %.2f would do: %s", track.full.name, best.time, wanted, why)
     return Found(wanted, best.milliseconds / best.time, best, tuple(measured))
+
+
+def _unmet(track: Track, smallest: nn.Module, measured: Sequence[Candidate], wanted: float, cut_short: bool) -> str:
+    least = min(one.time for one in measured)
+    told = (
+        f"{track.full.name} takes {least:.2f} of its time in {track.runtime} at the least, and {wanted:.2f} is wanted"
+    )
+    if cut_short:
+        return f"{told}: {_over(track.clock)}"
+    return (
+        f"{told}: the rest is no matter of channels.{track.floor(smallest)} Allow more, or keep fewer channels "
+        "(min_channels=)."
+    )
+
+
+def _over(clock: Clock) -> str:
+    return (
+        f"{clock.measured} candidates were measured, and searching ends after {clock.candidates}, or "
+        f"{clock.seconds:.0f} s. The same command goes on from there: what was measured is known for a day."
+    )
 
 
 def _is_known(ratio: Ratio, wanted: float) -> bool:

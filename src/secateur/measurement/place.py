@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from secateur.errors import MeasurementError, PlanError
 from secateur.measurement.cache import remembered
-from secateur.measurement.latency import Found, Make, Target, Track, search
+from secateur.measurement.latency import Clock, Found, Make, Target, Track, search
 from secateur.measurement.profiling import profile, times_of
 from secateur.measurement.staircase import probe
 from secateur.runtimes.network import Network
@@ -24,11 +24,12 @@ log = logging.getLogger("secateur.progress")  # of work that takes minutes; the 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the model is to run, and how fast."""
+    """Where the model is to run, how fast, and what all searches for that may take together."""
 
     runtime: str
     options: Options
     target: Target | None
+    clock: Clock = field(default_factory=Clock)
 
     def step(self, model: nn.Module, example: Any) -> int:
         """Return the multiple of channels that the runtime likes."""
@@ -73,7 +74,7 @@ class Place:
         """Measure candidates until one meets the target."""
         assert self.target is not None
         full = Network.of_model(type(model).__name__, model, example)
-        track = Track(full, example, self.runtime, self.options)
+        track = Track(full, example, self.runtime, self.options, self.clock)
         return search(track, make, self.target, lambda text: log.info("measured on %s: %s", self.runtime, text))
 
 
