@@ -173,6 +173,15 @@ def test_outputs_are_narrowed_on_request_and_proved_again_from_the_file(secateur
     assert secateur("verify", "narrow.safetensors").code == 0
 
 
+def test_batch_and_size_are_what_the_plan_is_made_for(secateur):
+    options = ["--batch", "2", "--size", "64x96", "--macs", "0.5x", "--json"]
+    assert secateur("prune", "mobilenetv2", "-o", "small.safetensors", *options).code == 0
+    assert read("small.safetensors").plan.calls[0].shapes == ((2, 3, 64, 96),)
+    result = secateur("prune", "modnet", "-o", "m.safetensors", "--ratio", "0.5", "--size", "500")
+    assert result.code == 1
+    assert "multiples of 32 alone: try 512x512" in result.err
+
+
 def test_a_time_is_a_budget_on_a_runtime(secateur, monkeypatch):
     monkeypatch.setenv("SECATEUR_CACHE", str(secateur.folder / "cache"))
     options = ["--latency", "0.6x", "--on", "torch", "--threads", "1", "--round-to", "8", "--input", "1x3x64x64"]

@@ -13,7 +13,7 @@ import click
 from secateur.artifact.atomic import check_writable
 from secateur.cli.console import progress_bar, show, show_json
 from secateur.cli.networks import find_networks
-from secateur.cli.options import model_options
+from secateur.cli.options import model_options, size_option
 from secateur.cli.subject import branches_of
 from secateur.errors import SecateurError
 from secateur.measurement.contest import Cell, contest
@@ -39,15 +39,6 @@ def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
     return tuple(dict.fromkeys(found))
 
 
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is no size of pictures. Write height x width, such as 512x512.")
-    return int(parts[0]), int(parts[-1])
-
-
 def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
@@ -57,7 +48,7 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]
 @click.option(
     "--batch", "batches", default="1", show_default=True, metavar="N,...", callback=_numbers, help="Inputs at once."
 )
-@click.option("--size", metavar="HxW", callback=_size, help="Of pictures; the models' own if left out.")
+@size_option
 @click.option(
     "--on",
     "runtimes",

@@ -70,6 +70,15 @@ def read_pattern(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _read_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is no size of pictures. Write height x width, such as 512x512.")
+    return int(parts[0]), int(parts[-1])
+
+
 input_option = click.option(
     "--input",
     "shapes",
@@ -77,6 +86,10 @@ input_option = click.option(
     metavar="SHAPE",
     callback=read_shapes,
     help="Input shape, e.g. 1x3x512x512; once for each input.",
+)
+batch_option = click.option("--batch", type=click.IntRange(1), metavar="N", help="Inputs at once; one if left out.")
+size_option = click.option(
+    "--size", metavar="HxW", callback=_read_size, help="Of pictures, height x width; the model's own if left out."
 )
 weights_option = click.option(
     "--weights",

@@ -13,9 +13,9 @@ from torch import nn
 from secateur.artifact.atomic import check_writable
 from secateur.artifact.writing import save
 from secateur.cli.console import Progress, show, show_fitting, show_json
-from secateur.cli.options import place_options, read_budget, read_shares, subject_options
+from secateur.cli.options import batch_option, place_options, read_budget, read_shares, size_option, subject_options
 from secateur.cli.pictures import batches_of, preprocessing_of
-from secateur.cli.subject import Subject, find_subject, part_of, warn_if_random
+from secateur.cli.subject import Subject, at_size, find_subject, part_of, warn_if_random
 from secateur.errors import PlanError
 from secateur.graph.tracing import trace
 from secateur.measurement.layers import ModelChange, compare_layers
@@ -59,6 +59,8 @@ class _Pruned:
     "--params", metavar="COST", callback=read_budget, help="Cap on parameters: 0.25x of the model's, or 1.3M."
 )
 @click.option("--latency", metavar="TIME", help="Time to meet, as measured on --on: 0.5x of the model's own, or 60ms.")
+@batch_option
+@size_option
 @place_options("Where the model is to run; channels stay multiples of its step")
 @click.option("--quality", metavar="LOSS", help="How far --metric may fall: -1% of what it is, or -0.01.")
 @click.option("--metric", metavar="PKG:FN", help="A function of a model that returns a number, the larger the better.")
@@ -122,6 +124,8 @@ def command(  # noqa: PLR0913
     output: str,
     part: str | None,
     figure: str | None,
+    batch: int | None,
+    size: tuple[int, int] | None,
     shapes: tuple[tuple[int, ...], ...],
     weights: str | None,
     full: str | None,
@@ -138,7 +142,7 @@ def command(  # noqa: PLR0913
     check_files(output, figure)
     progress = Progress(quiet)
     with progress.step(f"building {model}"):
-        subject = find_subject(model, shapes, weights, seed, full)
+        subject = at_size(find_subject(model, shapes, weights, seed, full), batch, size)
     preprocessing = preprocessing_of(model, subject)
     if part is not None:
         subject = part_of(subject, part)

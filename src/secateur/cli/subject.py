@@ -22,6 +22,7 @@ from secateur.models.checkpoints import load_checkpoint
 from secateur.models.registry import ZOO, entry_of
 from secateur.models.selection import select
 from secateur.planning.plans import Plan
+from secateur.runtimes.shapes import Sizes
 
 _log = logging.getLogger("secateur")
 Example = list[tuple[torch.Tensor, ...] | Call]  # calls, as for `trace`
@@ -116,6 +117,19 @@ def part_of(subject: Subject, name: str) -> Subject:
         )
     part = parts[name]
     return replace(subject, name=f"{subject.name}, {name}", model=part, branches=branches_of(part))
+
+
+def at_size(subject: Subject, batch: int | None, size: tuple[int, int] | None) -> Subject:
+    """Return a subject that is called with so many inputs at once, and pictures of this height and width."""
+    if batch is None and size is None:
+        return subject
+    sizes = Sizes(batch, *(size or (None, None)))
+
+    def resized(call: Call) -> Call:
+        shapes = iter(sizes.of([tuple(one.shape) for one in call.tensors()]))
+        return call.map(lambda tensor: _zeros(next(shapes)).to(tensor.dtype))
+
+    return replace(subject, example=[resized(call) for call in calls_of(subject.example)])
 
 
 def is_file(name: str) -> bool:
