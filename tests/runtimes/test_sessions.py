@@ -222,6 +222,15 @@ class Unknown(nn.Module):
         return torch.special.airy_ai(x)
 
 
+def test_an_operation_that_a_runtime_lacks_is_named_with_the_layer_that_calls_it(tmp_path, capfd):
+    pytest.importorskip("onnx")
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.ReLU(), Unknown()), nn.Linear(3, 3))
+    form, example = inference_form(model, torch.zeros(1, 3)), (torch.zeros(1, 3),)
+    with pytest.raises(ExportError, match=r"opset 17 for the operation special_airy_ai, which 1\.1 calls"):
+        export_onnx(form, example, tmp_path / "a.onnx")
+    assert "Torch IR graph" not in capfd.readouterr().out
+
+
 def unknown():
     return Network.of_model("unknown", Unknown(), torch.zeros(1, 3))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -15,10 +16,14 @@ import torch
 
 from secateur.errors import STEP, ExportError, RuntimeUnfitError
 from secateur.runtimes.forms import InferenceForm, evaluating
+from secateur.runtimes.lacking import layers_calling, without_graphs
 from secateur.runtimes.packages import quiet, require
 from secateur.runtimes.shapes import AXES, Shapes, Sizes, batch_of, output_shapes, random_inputs
 
 OPSET = 17
+MOST_NAMED = 4  # layers
+_LACKING = re.compile(r"operator 'aten::(?P<operation>\w+)' to ONNX opset version (?P<opset>\d+) is not supported")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 Axes = dict[str, dict[int, str]]
 
 _log = logging.getLogger("secateur")
@@ -160,10 +165,11 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
         "output_names": list(form.outputs),
         "opset_version": opset,
     }
-    silent = redirect_stdout(io.StringIO())  # the tracer prints its graph where it fails
+    silent = redirect_stdout(io.StringIO())
     with evaluating(form), torch.no_grad(), _attention_in_parts(), quiet("torch.onnx", "onnxscript"), silent:
         try:
-            torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
+            with without_graphs():
+                torch.onnx.export(form, tuple(example), str(path), dynamo=False, dynamic_axes=axes, **options)
             return True
         except OSError:
             raise
@@ -173,13 +179,26 @@ def _write(form: InferenceForm, example: Sequence[torch.Tensor], path: Path, axe
             torch.onnx.export(
                 form, tuple(example), str(path), dynamo=True, external_data=False, verbose=False, **options
             )
-        except Exception as error:
-            raise ExportError(
-                f"{type(form.model).__name__} does not go into ONNX: {_one_line(first)} "
-                f"By torch's newer exporter: {_one_line(error)}"
-            ) from error
-    _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
-    return False
+        except Exception as error:  # noqa: BLE001 - as above
+            refused = first, error
+        else:
+            _log.warning("The model goes into ONNX by torch's newer exporter alone, and its sizes are not free.")
+            return False
+    raise ExportError(_why_not(form, example, *refused)) from refused[1]
+
+
+def _why_not(form: InferenceForm, example: Sequence[torch.Tensor], first: Exception, other: Exception) -> str:
+    """Say which operation of which layer ONNX lacks, if that is it, or else what both of torch's exporters say."""
+    name, lacking = type(form.model).__name__, _LACKING.search(str(first))
+    if lacking is None:
+        return f"{name} does not go into ONNX: {_one_line(first)} By torch's newer exporter: {_one_line(other)}"
+    layers = [layer or "the model's own forward" for layer in layers_calling(form, example, lacking["operation"])]
+    where = f", which {', '.join(layers[:MOST_NAMED])} {'call' if len(layers) > 1 else 'calls'}," if layers else ""
+    return (
+        f"{name} does not go into ONNX: there is nothing in opset {lacking['opset']} for the operation "
+        f"{lacking['operation']}{where} and torch's newer exporter does not know it either. Write it with other "
+        "operations, or ask for a later opset (--opset)."
+    )
 
 
 @contextmanager
@@ -194,4 +213,4 @@ def _attention_in_parts() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(_COLOURS.sub("", str(error)).split())[:300]
