@@ -39,6 +39,17 @@ def test_pictures_calibrate_int8(secateur):
     assert found.code == 0
     assert found.json["precision"] == "int8"
     assert found.json["bytes"] < 120_000
+    gap = found.json["gaps"][-1]
+    assert gap["pictures"] == 10
+    assert 0.5 <= gap["alike"] <= 1.0
+    assert 0 < gap["mean"] < gap["error"]
+    layers = [word for name in ("conv1", "conv2", "fc1", "fc2", "fc3") for word in ("--keep-float", name)]
+    for command, output in (("export", "kept.onnx"), ("bundle", "kept")):
+        options = ["-o", output, "--int8", "--calibrate", "digits", *layers, "--json"]
+        kept = secateur(command, "lenet", *options).json["gaps"][-1]
+        assert kept["snr"] > 60
+        assert kept["alike"] == 1.0
+    assert "same class" in (secateur.folder / "kept" / "README.md").read_text()
     (secateur.folder / "digits" / "3.png").write_bytes(b"no picture")
     found = secateur("export", "lenet", "-o", "other.onnx", "--int8", "--calibrate", "digits")
     assert found.code == 1

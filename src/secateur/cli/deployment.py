@@ -25,6 +25,12 @@ def precision_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--int8", "precision", flag_value="int8", help="Weights and activations in 8 bits; see --calibrate."
         ),
         click.option("--calibrate", metavar="DIR", help="Pictures to calibrate INT8 on, like those of the use."),
+        click.option(
+            "--keep-float",
+            multiple=True,
+            metavar="NAME",
+            help="A layer, or a node of the file, that INT8 leaves alone.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -73,10 +79,12 @@ def metadata_of(subject: Subject, preprocessing: dict[str, Any] | None) -> dict[
 def gap_table(deployed: Deployed) -> Table:
     """Return how far a file is from PyTorch, a row for each output and size."""
     table = Table(box=None, pad_edge=False)
-    for title in ("output", "inputs", "largest difference", "signal above it"):
+    for title in ("output", "inputs", "largest difference", "on average", "signal above it", "same class"):
         table.add_column(title, justify="left" if title in ("output", "inputs") else "right")
     for gap in deployed.gaps:
         sizes = ", ".join("x".join(map(str, shape)) for shape in gap.sizes)
         sizes += f", {gap.pictures} pictures" if gap.pictures else ""
-        table.add_row(gap.output, sizes, f"{gap.error:.1e} of the largest", f"{gap.snr:.0f} dB")
+        alike = "" if gap.alike is None else f"{gap.alike:.1%}"
+        share = f"{gap.error:.1e} of the largest"
+        table.add_row(gap.output, sizes, share, f"{gap.mean:.1e}", f"{gap.snr:.0f} dB", alike)
     return table

@@ -37,9 +37,6 @@ def _axes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
 @click.option("-o", "--output", required=True, metavar="FILE", help="FILE.onnx, or FILE.xml for an OpenVINO IR.")
 @precision_options
 @click.option(
-    "--keep-float", multiple=True, metavar="NAME", help="A layer, or a node of the file, that INT8 leaves as it is."
-)
-@click.option(
     "--dynamic", metavar="SIZES", callback=_axes, help="Which sizes may change: batch,height,width; all that can be."
 )
 @click.option("--static", is_flag=True, help="No size may change.")

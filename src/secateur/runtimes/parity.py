@@ -25,6 +25,8 @@ class Gap:
         error: the largest difference, as a share of the largest of the model's values; NaN where the file's are not
             finite and the model's are.
         snr: decibels of the model's output above the difference.
+        mean: the mean absolute difference, in the output's own units: of a matte, its MAD from the model's.
+        alike: for how many of the inputs the largest score is of the same class, as a share; None: these are no scores.
         pictures: on how many of the user's, all together; 0: on the example, or on random inputs.
     """
 
@@ -32,6 +34,8 @@ class Gap:
     sizes: Shapes
     error: float
     snr: float
+    mean: float
+    alike: float | None = None
     pictures: int = 0
 
 
@@ -91,6 +95,10 @@ class _Sums:
     largest: float = 0.0
     noise: float = 0.0
     signal: float = 0.0
+    differences: float = 0.0
+    values: int = 0
+    alike: int = 0  # of the rows of scores
+    rows: int = 0
 
     def add(self, expected: np.ndarray, found: np.ndarray) -> _Sums:
         """Take in one output of the model and of the file."""
@@ -102,13 +110,19 @@ class _Sums:
         self.largest = max(self.largest, float(np.abs(finite).max(initial=0.0)))
         self.noise += float(np.square(difference).sum())
         self.signal += float(np.square(finite).sum())
+        self.differences += float(difference.sum())
+        self.values += expected.size
+        if expected.ndim == 2 and expected.shape[1] > 1:
+            self.alike += int((expected.argmax(1) == found.argmax(1)).sum())
+            self.rows += len(expected)
         return self
 
     def gap(self, name: str, sizes: Shapes, pictures: int = 0) -> Gap:
         """Return what all of it comes to."""
         quiet = float("inf") if self.noise == 0 else float("-inf")
         snr = 10 * float(np.log10(self.signal / self.noise)) if self.noise and self.signal else quiet
-        return Gap(name, sizes, self.difference / (self.largest or 1.0), snr, pictures)
+        mean, alike = self.differences / max(self.values, 1), self.alike / self.rows if self.rows else None
+        return Gap(name, sizes, self.difference / (self.largest or 1.0), snr, mean, alike, pictures)
 
 
 def trial_inputs(

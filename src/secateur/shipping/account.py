@@ -57,10 +57,11 @@ The input is (picture - mean) / std, with mean $mean and std $std. `run.py` does
 
 ## How far it is from PyTorch
 
-Compared on $compared. The largest difference counts, as a share of the largest value of the output.
+Compared on $compared. The largest difference is a share of the largest value of the output, the mean one is in its own
+units, and *same class* is the share of inputs whose largest score is of the same class.
 
-| output | largest difference | signal above it |
-|---|---|---|
+| output | largest difference | mean difference | signal above it | same class |
+|---|---|---|---|---|
 $gaps
 
 ## How long a call takes
@@ -122,7 +123,7 @@ def measurements(bundle: Bundle) -> dict[str, Any]:
         "bytes": bundle.bytes,
         "inputs": dict(zip(deployed.inputs, bundle.inputs, strict=True)),
         "outputs": dict(zip(deployed.outputs, bundle.outputs, strict=True)),
-        "gaps": [{**asdict(gap), "error": _finite(gap.error), "snr": _finite(gap.snr)} for gap in deployed.gaps],
+        "gaps": [{key: _finite(value) for key, value in asdict(gap).items()} for gap in deployed.gaps],
         "machine": asdict(bundle.machine),
         "time": None if bundle.cell is None else _time(bundle.cell),
     }
@@ -186,7 +187,8 @@ def _gaps(deployed: Deployed) -> list[str]:
     for name in deployed.outputs:
         own = [gap for gap in deployed.gaps if gap.output == name]
         worst = max([gap for gap in own if gap.pictures] or own, key=size)
-        rows.append(f"| `{name}` | {worst.error:.1e} | {worst.snr:.0f} dB |")
+        alike = "" if worst.alike is None else f"{worst.alike:.1%}"
+        rows.append(f"| `{name}` | {worst.error:.1e} | {worst.mean:.1e} | {worst.snr:.0f} dB | {alike} |")
     return rows
 
 
@@ -219,5 +221,5 @@ def _time(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def bundle(  # noqa: PLR0913 - each is a choice of its own
     precision: Precision = "fp32",
     preprocessing: Mapping[str, Any] | None = None,
     samples: Samples = (),
+    keep_float: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     measure: bool = True,
     force: bool = False,
@@ -59,6 +60,7 @@ def bundle(  # noqa: PLR0913 - each is a choice of its own
         preprocessing: `{"mean": ..., "std": ...}`, a number for each channel: pictures with values in [0, 1] become
             inputs by `(picture - mean) / std`. It may be left out for a model of the zoo.
         samples: inputs to calibrate INT8 on, one array for each input.
+        keep_float: layers, or nodes of the file, that INT8 leaves as they are.
         metadata: what the network's file is to say of itself, as JSON.
         measure: time the network in the runtime, for a few seconds.
         force: write the folder even if the file computes something else than the model.
@@ -88,7 +90,8 @@ def bundle(  # noqa: PLR0913 - each is a choice of its own
     def fill(beside: Path) -> Bundle:
         file = beside / FILES[runtime]
         # Runtimes are faster at a fixed size, and run.py gives no other.
-        deployed = export(model, file, calls, precision, free=(), samples=samples, metadata=metadata, force=force)
+        given = {"samples": samples, "keep_float": keep_float, "metadata": metadata, "force": force}
+        deployed = export(model, file, calls, precision, free=(), **given)
         made = Bundle(
             folder=place,
             model=type(model).__name__,
