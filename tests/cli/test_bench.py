@@ -43,6 +43,8 @@ def test_what_this_machine_has_not_is_passed_over_and_told(secateur, caplog):
     found = secateur("bench", "lenet", "--batch", "1", "--seconds", "0", "--device", "cpu,tpu")
     assert found.code == 0
     assert "Passed over, as this machine has it not: torch fp32 on tpu." in caplog.text
+    assert "torch fp32 on cpu, opened alone" in found.out
+    assert "ms, first call" in found.out
 
 
 def test_a_size_that_a_network_cannot_take_is_answered_with_those_that_it_may(secateur):

@@ -67,9 +67,9 @@ def work(asked: IO[bytes], answers: IO[bytes]) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, the table goes on
             kind = "OOM" if memory.is_exhausted(error) else "failed"
             why = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
-            why = " ".join(why.split())
+            why, is_ours = " ".join(why.split()), isinstance(error, SecateurError) and error.__cause__ is None
             hint = better_sizes(shape for one in networks.values() for shape in job.sizes.of(one.shapes))
-            answer = ("failed", kind, f"{why.rstrip('. ')}.{hint}" if hint and kind == "failed" else why)
+            answer = ("failed", kind, why if is_ours or kind != "failed" or not hint else f"{why.rstrip('. ')}.{hint}")
 
 
 def _answer(what: str, given: list[Any], job: Job, networks: dict[str, Network], opened: dict[str, _Open]) -> Any:

@@ -29,8 +29,32 @@ Key = tuple[str, str, str]  # runtime, precision, device
 
 
 def latency_tables(cells: Sequence[Cell]) -> list[Table]:
-    """Return a table for each runtime, precision and device: a line for each network, in a section for each batch."""
-    return [_table(key, list(own)) for key, own in groupby(cells, _key)]
+    """Return two tables for each runtime, precision and device: a line for each network, in a section for each batch.
+
+    The first is of calls in turns; the second of each network alone in a fresh process: to open it, its first call, and
+    the most memory. What was not opened alone has none.
+    """
+    by_place = [(key, list(own)) for key, own in groupby(cells, _key)]
+    return [table for key, own in by_place for table in (_table(key, own), *_alone(key, own))]
+
+
+def _alone(key: Key, cells: list[Cell]) -> list[Table]:
+    if not any(cell.load_ms for cell in cells):
+        return []
+    runtime, precision, device = key
+    title = f"{runtime} {precision} on {device}, opened alone"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("batch", justify="right")
+    table.add_column("model")
+    for name in ("ms to open", "ms, first call", "memory"):
+        table.add_column(name, justify="right")
+    for sizes, row in groupby(cells, lambda cell: cell.sizes):
+        for number, cell in enumerate(row):
+            taken = [number_of(cell.load_ms), number_of(cell.first_ms)] if cell.load_ms else [cell.status, ""]
+            memory = f"{cell.peak_bytes / 2**20:.0f} MB" if cell.peak_bytes else ""
+            table.add_row("" if number else str(sizes.batch), Text(cell.network), *taken, memory)
+        table.add_section()
+    return [table]
 
 
 def _key(cell: Cell) -> Key:
@@ -42,7 +66,7 @@ def _table(key: Key, cells: list[Cell]) -> Table:
     table = Table(title=f"{runtime} {precision} on {device}", title_justify="left", title_style="bold")
     table.add_column("batch", justify="right")
     table.add_column("model")
-    for name in ("ms a call", "10–90 %", "a second", "times as fast", "95 %", "memory"):
+    for name in ("ms a call", "10–90 %", "a second", "times as fast", "95 %"):
         table.add_column(name, justify="right")
     for sizes, row in groupby(cells, lambda cell: cell.sizes):
         first, *others = row
@@ -55,12 +79,11 @@ def _table(key: Key, cells: list[Cell]) -> Table:
 
 def _columns(cell: Cell, ratio: Ratio | None) -> list[str]:
     if not cell.milliseconds:
-        return [cell.status, "", "", "", "", ""]
-    spread, peak = cell.spread, cell.peak_bytes
+        return [cell.status, "", "", "", ""]
+    spread = cell.spread
     shown = [number_of(value) for value in (spread.median, spread.low, spread.high)]
     times = ["", ""] if ratio is None else [number_of(ratio.value), f"{number_of(ratio.low)}–{number_of(ratio.high)}"]
-    memory = f"{peak / 2**20:.0f} MB" if peak else ""
-    return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), *times, memory]
+    return [shown[0], f"{shown[1]}–{shown[2]}", number_of(cell.throughput), *times]
 
 
 def profile_tables(profiles: Sequence[Profile], title: str, branches: Mapping[str, Sequence[str]]) -> list[Table]:
