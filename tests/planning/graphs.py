@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -66,15 +67,16 @@ def graph_of(
         for number, coefficient in coefficients.items():
             matrix[row, number] = coefficient
     infos = {name: TensorInfo(name, shape, (name,), is_buffer=False) for name, shape in tensors.items()}
+    conditions = Equalities(
+        matrix,
+        np.array([target for _, target in equalities], dtype=np.int64),
+        tuple(Reason("the rows of a table are equally long") for _ in equalities),
+    )
     return HandMade(
         groups=made,
-        equalities=Equalities(
-            matrix,
-            np.array([target for _, target in equalities], dtype=np.int64),
-            tuple(Reason("the rows of a table are equally long") for _ in equalities),
-        ),
+        find_equalities=lambda: conditions,
         protected=(),
-        costs=_costs(infos, made),
+        find_costs=partial(_costs, infos, made),
         tensors=infos,
         layers=_layers(tensors, types or {}),
         unreached=(),

@@ -102,6 +102,8 @@ def _fate(part: Part) -> str:
     count = len(part.channels)
     if part.group:
         each = count // part.units if part.units else 1
+        if each > 1 and part.units == 1:
+            return f"{count}, tied together as one, of which nothing goes (group {part.group})"
         sets = f"{count}, any may be cut" if each == 1 else f"{count}, cut in {part.units} sets of {each}"
         return f"{sets} (group {part.group})"
     return f"{count}, {'all stay' if count > 1 else 'stays'}"
