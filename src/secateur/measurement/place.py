@@ -10,14 +10,12 @@ from typing import Any
 from torch import nn
 
 from secateur.errors import MeasurementError, PlanError
-from secateur.measurement.cache import remembered
 from secateur.measurement.latency import Clock, Found, Make, Target, Track, search
-from secateur.measurement.profiling import profile, times_of
 from secateur.measurement.staircase import probe
+from secateur.measurement.tables import savings_of, table_of
 from secateur.runtimes.network import Network
 from secateur.runtimes.registry import check_able, runtime_of
 from secateur.runtimes.session import Options
-from secateur.runtimes.shapes import Sizes
 
 log = logging.getLogger("secateur.progress")  # of work that takes minutes; the command line shows it
 
@@ -46,8 +44,8 @@ class Place:
         wanted = asked or ("time" if self.target is not None and self.tells else "group")
         if wanted != "time" or words.get("times"):
             return {"ranking": wanted}
-        log.info("asking %s what the layers take, unless it is known", self.runtime)
-        times = self._times(model, example)
+        log.info("asking %s what the layers take at several widths, unless it is known", self.runtime)
+        times = savings_of(table_of(model, example, self.runtime, self.options))
         if not times and asked:
             raise MeasurementError(
                 f"{self.runtime} tells of no layer of this model what it takes. Take another ranking, or runtime."
@@ -61,14 +59,6 @@ class Place:
     def tells(self) -> bool:
         """Whether the runtime tells what layers take."""
         return runtime_of(self.runtime).profile is not None
-
-    def _times(self, model: nn.Module, example: Any) -> dict[str, float]:
-        full = Network.of_model(type(model).__name__, model, example)
-
-        def measure() -> dict[str, float]:
-            return times_of(profile(full, self.runtime, self.options, Sizes()))
-
-        return remembered("layers", self.runtime, self.options, full.identity, measure)
 
     def search(self, model: nn.Module, example: Any, make: Make) -> Found:
         """Measure candidates until one meets the target."""
