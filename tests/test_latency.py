@@ -189,7 +189,7 @@ def by_parameters(networks, *rest, **more):
 
 
 def test_times_may_be_given_and_then_none_is_asked_of_the_runtime(kept, monkeypatch):
-    monkeypatch.setattr("secateur.measurement.place.profile", lambda *given: pytest.fail("times are given"))
+    monkeypatch.setattr("secateur.measurement.place.table_of", lambda *given: pytest.fail("times are given"))
     monkeypatch.setattr(latency, "contest", by_parameters)
     times = {"layers.0": 1.0, "layers.2": 9.0, "layers.4": 1.0, "layers.6": 0.1}
     options = {"on": "torch", "threads": 1, "round_to": 8, "ranking": "time", "times": times}
