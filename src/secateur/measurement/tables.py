@@ -27,12 +27,12 @@ Table = dict[str, list[list[float]]]  # by layer: MACs and milliseconds, at each
 
 
 def table_of(model: nn.Module, example: Any, runtime: str, options: Options) -> Table:
-    """Measure what the layers of a model take in a runtime, at several widths; empty if it does not tell.
+    """Measure what the layers of a model take in a runtime, at several widths; of those that it tells of.
 
     What was measured is remembered by machine, runtime, version and shape.
 
     Raises:
-        MeasurementError: the runtime does not run the model.
+        MeasurementError: the runtime does not run the model, or tells of no layers at all.
     """
     full = Network.of_model(type(model).__name__, model, example)
 
